@@ -1,0 +1,101 @@
+"""Condition types and reasons, all in one place, and how a condition changes over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from llamamodel_operator.api.base import ApiModel
+
+__all__ = ["Condition", "ConditionStatus", "ConditionType", "Reason", "carry_transition_times"]
+
+
+class ConditionType(StrEnum):
+    """What is said about a LlamaModel, in the order in which it becomes true."""
+
+    ACCEPTED = "Accepted"
+    """The spec is valid and every object made from it was accepted by the API server."""
+    AVAILABLE = "Available"
+    """At least one pod answers through the Service, possibly one of an earlier spec."""
+    PROGRESSING = "Progressing"
+    """Something is under way: pods are being scheduled, pulled, loaded or replaced."""
+    READY = "Ready"
+    """The spec of this generation is served by as many pods as it asks for."""
+
+
+class ConditionStatus(StrEnum):
+    """The three values that Kubernetes gives a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """Why a condition has its status. One word each, for people and for machines."""
+
+    # all is well
+    ACCEPTED = "Accepted"
+    READY = "Ready"
+    PODS_AVAILABLE = "PodsAvailable"
+    ROLLOUT_COMPLETE = "RolloutComplete"
+    # asked to stop
+    SUSPENDED = "Suspended"
+    SCALED_TO_ZERO = "ScaledToZero"
+    # under way
+    STARTING = "Starting"
+    LOADING = "Loading"
+    ROLLING_OUT = "RollingOut"
+    # refused
+    INVALID_SPEC = "InvalidSpec"
+    NOT_OURS = "NotOurs"
+    OBJECT_REFUSED = "ObjectRefused"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    FORBIDDEN = "Forbidden"
+    # cannot start
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    CLAIM_PENDING = "ClaimPending"
+    CLAIM_LOST = "ClaimLost"
+    CLAIM_TERMINATING = "ClaimTerminating"
+    UNSCHEDULABLE = "Unschedulable"
+    POD_CREATION_FAILED = "PodCreationFailed"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    OUT_OF_MEMORY = "OutOfMemory"
+    CRASH_LOOP = "CrashLoop"
+    STARTUP_TIMEOUT = "StartupTimeout"
+    # no pod answers
+    NO_POD_AVAILABLE = "NoPodAvailable"
+
+
+class Condition(ApiModel):
+    """One observation of a LlamaModel, in the form of `metav1.Condition`."""
+
+    type: Annotated[str, Field(min_length=1, max_length=316)]
+    """What is observed: Accepted, Available, Progressing or Ready."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Why, in one CamelCase word that programs may rely on."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in a sentence for people: what was found and what to do."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the status last changed from one value to another."""
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+    """The metadata.generation of the LlamaModel that this was observed for."""
+
+
+def carry_transition_times(
+    conditions: Iterable[Condition], *, before: Iterable[Mapping[str, Any]]
+) -> tuple[Condition, ...]:
+    """The conditions, each keeping the time of its last transition where its status is what it was before."""
+    known = {old.get("type"): old for old in before}
+    return tuple(
+        condition.model_copy(update={"last_transition_time": old["lastTransitionTime"]})
+        if (old := known.get(condition.type)) and old.get("status") == condition.status and "lastTransitionTime" in old
+        else condition
+        for condition in conditions
+    )

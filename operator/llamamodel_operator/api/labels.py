@@ -1,0 +1,38 @@
+"""Labels, annotations and names that the operator puts on what it makes."""
+
+from __future__ import annotations
+
+from llamamodel_operator.api.base import GROUP
+
+MANAGER = "llamamodel-operator"
+"""Field manager of every server-side apply, and the value of the managed-by label."""
+
+NAME_LABEL = "app.kubernetes.io/name"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MODEL_LABEL = f"{GROUP}/model"
+"""The child name of the LlamaModel (its own name where that is a valid Service name). Selects the pods."""
+
+APPLIED_HASH_ANNOTATION = f"{GROUP}/applied-hash"
+"""Digest of what was last applied to a child: tells a field that is no longer wanted from one that never was."""
+
+CONTAINER = "llama-server"
+"""Name of the container, and value of the name label."""
+
+RESERVED_PREFIX = f"{GROUP}/"
+RESERVED_LABELS = (NAME_LABEL, INSTANCE_LABEL, MANAGED_BY_LABEL)
+
+MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
+
+__all__ = [
+    "APPLIED_HASH_ANNOTATION",
+    "CONTAINER",
+    "INSTANCE_LABEL",
+    "MANAGED_BY_LABEL",
+    "MANAGED_SELECTOR",
+    "MANAGER",
+    "MODEL_LABEL",
+    "NAME_LABEL",
+    "RESERVED_LABELS",
+    "RESERVED_PREFIX",
+]

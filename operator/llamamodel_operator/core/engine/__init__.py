@@ -1,0 +1,1 @@
+"""What llama-server is: its command line."""

@@ -1,0 +1,128 @@
+"""What was read from the cluster about one LlamaModel, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llamamodel_operator.api.conditions import Reason
+
+__all__ = ["Claim", "Observed", "Pod", "Refusal", "Termination"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A PersistentVolumeClaim that the model is read from.
+
+    Attributes:
+        phase: Pending, Bound or Lost; empty where the claim does not exist.
+        terminating: whether it is being deleted.
+    """
+
+    name: str
+    phase: str
+    terminating: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A child that could not be written."""
+
+    kind: str
+    name: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Termination:
+    """How a container ended. Times are RFC 3339, in UTC."""
+
+    exit_code: int
+    reason: str
+    message: str
+    started_at: str
+    finished_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """What matters of a pod: where it is on its way, and how its container last ended.
+
+    Attributes:
+        ready: it answers and is not being deleted.
+        terminating: it is being deleted.
+        unschedulable: the scheduler's message while no node fits.
+        waiting_reason, waiting_message: why the container does not run, as the kubelet says.
+        running_since: start of the running container.
+        started: the startup probe has succeeded in this run.
+        last_termination: of the previous run, or of this one where it has ended.
+        restarts: how often the container was started again.
+    """
+
+    name: str
+    node: str = ""
+    ready: bool = False
+    terminating: bool = False
+    unschedulable: str = ""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    running_since: str = ""
+    started: bool = False
+    last_termination: Termination | None = None
+    restarts: int = 0
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], *, container: str) -> Pod:
+        """From a pod as the API server has it; only the named container counts, sidecars do not."""
+        metadata, status = raw["metadata"], raw.get("status") or {}
+        conditions = {c["type"]: c for c in status.get("conditions") or []}
+        scheduled = conditions.get("PodScheduled", {})
+        own: Mapping[str, Any] = next(
+            (c for c in status.get("containerStatuses") or [] if c.get("name") == container), {}
+        )
+        state, last = own.get("state") or {}, own.get("lastState") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated")
+        terminating = "deletionTimestamp" in metadata
+        unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+        return cls(
+            name=metadata["name"],
+            node=(raw.get("spec") or {}).get("nodeName") or "",
+            ready=conditions.get("Ready", {}).get("status") == "True" and not terminating,
+            terminating=terminating,
+            unschedulable=(scheduled.get("message") or "no node fits") if unschedulable else "",
+            waiting_reason=waiting.get("reason") or "",
+            waiting_message=waiting.get("message") or "",
+            running_since=(state.get("running") or {}).get("startedAt") or "",
+            started=bool(own.get("started")),
+            last_termination=_termination(ended) if ended else None,
+            restarts=own.get("restartCount") or 0,
+        )
+
+
+def _termination(raw: Mapping[str, Any]) -> Termination:
+    return Termination(
+        exit_code=raw.get("exitCode") or 0,
+        reason=raw.get("reason") or "",
+        message=(raw.get("message") or "").strip(),
+        started_at=raw.get("startedAt") or "",
+        finished_at=raw.get("finishedAt") or "",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One consistent look at the world.
+
+    Attributes:
+        deployment: as the API server has it after this pass's writes; None where it could not be written.
+        pods: of this model, finished ones left out.
+        claim: None where claims may not be read.
+        refusals: children that could not be written in this pass.
+    """
+
+    deployment: Mapping[str, Any] | None
+    pods: tuple[Pod, ...] = ()
+    claim: Claim | None = None
+    refusals: tuple[Refusal, ...] = ()

@@ -1,0 +1,70 @@
+"""Kopf as an event source, and nothing else: each handler notes an object in the cache and queues a LlamaModel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from llamamodel_operator.api.labels import MANAGER, MODEL_LABEL
+from llamamodel_operator.shell.client import ClusterClient, Resource
+from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.resync import label_selector, models_of
+from llamamodel_operator.shell.store import CACHED, Key, Store
+
+__all__ = ["make_registry", "make_settings"]
+
+
+def make_registry(
+    *, client: ClusterClient, store: Store, metrics: Metrics, enqueue: Callable[[Key], None]
+) -> kopf.OperatorRegistry:
+    """One `on.event` handler per cached kind.
+
+    No other kind of handler: those write annotations, finalizers or progress to the objects they handle.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=client.server, aiohttp_session=client.session)
+
+    def watch(resource: Resource) -> None:
+        received = metrics.watch_events.labels(resource=resource.plural)
+
+        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)
+        async def seen(event: kopf.RawEvent, **_: Any) -> None:
+            raw: dict[str, Any] = event["object"]  # type: ignore[assignment]
+            received.inc()
+            if event["type"] == "DELETED":
+                store.remove(resource, raw)
+            elif not store.put(resource, raw):
+                return  # the answer to our own write told the same before
+            label = (raw["metadata"].get("labels") or {}).get(MODEL_LABEL)
+            for key in models_of(store, resource, Key.of(raw), label):
+                enqueue(key)
+
+    for resource in CACHED:
+        watch(resource)
+    return registry
+
+
+def make_settings() -> kopf.OperatorSettings:
+    """Kopf's settings, each for a reason."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False  # our events tell of transitions, not of log lines
+    settings.scanning.disabled = True  # needs no rights on namespaces and CRDs; kinds are known
+    settings.queueing.idle_timeout = 1.0  # kopf's task per object ends soon after its last event
+    settings.queueing.exit_timeout = 1.0
+    settings.watching.server_timeout = 280  # watches end and begin anew before load balancers cut them
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.process.ultimate_exiting_timeout = 20  # below the pod's grace period of 30 s
+    settings.watching.chunk_size = 200
+    settings.peering.standalone = True  # leadership is by Lease
+    settings.persistence.finalizer = f"{MANAGER}/never-used"
+    for resource in CACHED:
+        if selector := label_selector(resource):
+            name = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+            settings.watching.label_selectors[name] = selector
+    return settings

@@ -1,0 +1,244 @@
+"""The operator's process: leads or stands by, keeps a cache by watching, and works through the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+import aiohttp
+import kopf
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+from llamamodel_operator import __version__
+from llamamodel_operator.handlers import make_registry, make_settings
+from llamamodel_operator.shell.client import ApiError, ClusterClient, ClusterConfigError
+from llamamodel_operator.shell.health import Check, measure_loop_lag, serve
+from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
+from llamamodel_operator.shell.logs import configure_logging
+from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.queue import KeyedQueue
+from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
+from llamamodel_operator.shell.resync import Resync
+from llamamodel_operator.shell.settings import Settings
+from llamamodel_operator.shell.store import Key, Store
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+_PASS_TIMEOUT_SEC = 120.0
+_STALLED_SEC = 300.0
+
+
+def main() -> None:
+    """Entry point of `llamamodel-operator`. Exits 0 when asked to stop, 1 when the lease is lost, 2 on bad settings."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"llamamodel-operator {__version__}")  # noqa: T201
+        return
+    try:
+        settings = CliApp.run(Settings)
+    except (ValidationError, SettingsError) as error:
+        sys.exit(f"llamamodel-operator: {_explain(error)}")
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    try:
+        asyncio.run(_run(settings))
+    except LeaseLostError as error:
+        _log.error("not leading any more, exiting so as to stand by anew: %s", error)
+        sys.exit(1)
+    except ClusterConfigError as error:
+        _log.error("%s", error)
+        sys.exit(2)
+
+
+async def _run(settings: Settings) -> None:
+    metrics = Metrics()
+    alive: dict[str, Check] = {}
+    ready: dict[str, Check] = {}
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            serve(
+                host=settings.http_host,
+                port=settings.http_port,
+                registry=metrics.registry,
+                alive=alive,
+                ready=ready,
+            )
+        )
+        client = await stack.enter_async_context(
+            ClusterClient.connect(
+                kubeconfig=settings.kubeconfig, context=settings.context, observe_write=metrics.observe_write
+            )
+        )
+        operator = Operator(settings=settings, client=client, metrics=metrics)
+        alive.update(operator.alive())
+        ready.update(operator.ready())
+        lag = asyncio.create_task(measure_loop_lag(metrics.loop_lag_seconds), name="loop-lag")
+        try:
+            await operator.run()
+        finally:
+            lag.cancel()
+
+
+class Operator:
+    """Everything of one process, wired."""
+
+    def __init__(self, *, settings: Settings, client: ClusterClient, metrics: Metrics) -> None:
+        self._settings = settings
+        self._client = client
+        self._metrics = metrics
+        self._store = Store()
+        self._queue: KeyedQueue[Key] = KeyedQueue(
+            work=self._pass, on_error=self._failed, workers=settings.workers, pass_timeout=_PASS_TIMEOUT_SEC
+        )
+        self._reconciler = Reconciler(
+            client=client,
+            store=self._store,
+            metrics=metrics,
+            images=settings.images,
+            now=lambda: datetime.now(UTC),
+            again=self._queue.add,
+        )
+        self._resync = Resync(
+            client=client,
+            store=self._store,
+            metrics=metrics,
+            namespaces=settings.watch_namespaces,
+            interval_sec=settings.resync_interval_sec,
+            enqueue=self._queue.add,
+        )
+        self._lease = LeaseLock(
+            client=client.unfenced(),
+            namespace=settings.lease_namespace,
+            name=settings.lease_name,
+            identity=f"{settings.identity}_{secrets.token_hex(4)}",
+            clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        )
+        self._working = False
+        metrics.watch_queue(
+            depth=lambda: self._queue.depth,
+            oldest_wait=lambda: self._queue.oldest_wait,
+            longest_pass=lambda: self._queue.longest_pass,
+        )
+        metrics.watch_phases(self._reconciler.models_by_phase)
+
+    async def run(self) -> None:
+        """Leads when it can, and works until it is asked to stop.
+
+        Raises:
+            LeaseLostError: somebody else leads now, or may.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # kopf takes these over when it starts
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if not self._settings.leader_election:
+            await self._work()
+            return
+        await _first(self._lease.acquire(), stop.wait())
+        if stop.is_set():
+            return
+        self._client.fence = self._lease.check
+        self._metrics.lease_transitions.inc()
+        try:
+            await _first(self._lease.keep(), self._work(), stop.wait())
+        finally:
+            await self._lease.release()
+            self._metrics.leader.set(0)
+
+    async def _work(self) -> None:
+        """Until kopf was told to stop by a signal, or a part fails."""
+        self._metrics.leader.set(1)
+        await self._resync.fill()
+        self._working = True
+        await _first(self._queue.run(), self._resync.run(), self._watch())
+
+    async def _watch(self) -> None:
+        namespaces = self._settings.watch_namespaces
+        await kopf.operator(
+            registry=make_registry(
+                client=self._client, store=self._store, metrics=self._metrics, enqueue=self._queue.add
+            ),
+            settings=make_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
+
+    async def _pass(self, key: Key) -> None:
+        with self._metrics.reconcile_seconds.time():
+            await self._reconciler.reconcile(key)
+        self._metrics.reconciles.labels(result="ok").inc()
+
+    def _failed(self, key: Key, error: Exception, delay: float) -> None:
+        refused = isinstance(error, RefusedError)
+        self._metrics.reconciles.labels(result="refused" if refused else "error").inc()
+        expected = isinstance(error, (RefusedError, LeaseLostError, ApiError, aiohttp.ClientError, TimeoutError))
+        _log.warning(
+            "the pass failed, again in %.1f s: %s",
+            delay,
+            str(error) or type(error).__name__,
+            extra={"model": str(key)},
+            exc_info=None if expected else error,
+        )
+
+    def alive(self) -> dict[str, Check]:
+        """What /healthz asks: a process that fails one of these is better started anew."""
+        return {"watches": self._check_watches, "workers": self._check_workers}
+
+    def ready(self) -> dict[str, Check]:
+        """What /readyz asks. Standing by is being ready."""
+        return {"cache": self._check_cache, "workers": self._check_workers}
+
+    def _check_cache(self) -> str | None:
+        leading = self._lease.leading or not self._settings.leader_election
+        return "the first reading of the cluster is not complete" if leading and not self._working else None
+
+    def _check_watches(self) -> str | None:
+        if not self._working:
+            return None
+        if self._resync.deaf:
+            return f"no news from the watches of {', '.join(sorted(self._resync.deaf))}"
+        since = asyncio.get_running_loop().time() - (self._resync.last_success or 0.0)
+        longest = 3 * self._settings.resync_interval_sec + 60
+        return f"no comparison with the API server for {since:.0f} s" if since > longest else None
+
+    def _check_workers(self) -> str | None:
+        if (seconds := self._queue.longest_pass) > 2 * _PASS_TIMEOUT_SEC:
+            return f"a pass takes {seconds:.0f} s already"
+        if (seconds := self._queue.oldest_wait) > _STALLED_SEC:
+            return f"a LlamaModel has waited {seconds:.0f} s for a worker"
+        return None
+
+
+async def _first(*awaitables: Awaitable[object]) -> None:
+    """Runs all until one ends, then stops the others. Raises what that one raised."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _explain(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return str(error)
+    return "; ".join(
+        f"--{'.'.join(str(part) for part in problem['loc']).replace('_', '-')}: {problem['msg']}"
+        f" (found {problem['input']!r})"
+        for problem in error.errors(include_url=False)
+    )
+
+
+if __name__ == "__main__":
+    main()

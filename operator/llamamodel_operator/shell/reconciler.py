@@ -1,0 +1,239 @@
+"""One pass over one LlamaModel: gather, plan, apply, prune, status, events. Level-triggered; nothing is assumed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from llamamodel_operator.api.base import API_VERSION, KIND
+from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, CONTAINER, MANAGED_BY_LABEL, MANAGER
+from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
+from llamamodel_operator.api.status import LlamaModelStatus
+from llamamodel_operator.core.objects.drift import differences
+from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
+from llamamodel_operator.core.plan import ImageDefaults, Plan, make_plan
+from llamamodel_operator.core.status import invalid_status, make_status, status_differs
+from llamamodel_operator.shell.client import (
+    DEPLOYMENTS,
+    MODELS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    ApiError,
+    ClusterClient,
+    Resource,
+)
+from llamamodel_operator.shell.events import transition_event
+from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.store import CHILDREN, Key, Store
+
+__all__ = ["Reconciler", "RefusedError"]
+
+_log = logging.getLogger(__name__)
+_RESOURCES: Mapping[str, Resource] = {resource.kind: resource for resource in CHILDREN}
+
+
+class RefusedError(Exception):
+    """Children could not be written; the status says why. The queue tries again, with growing pauses."""
+
+
+class Reconciler:
+    """Makes the cluster what LlamaModels say, one key at a time."""
+
+    def __init__(
+        self,
+        *,
+        client: ClusterClient,
+        store: Store,
+        metrics: Metrics,
+        images: ImageDefaults,
+        now: Callable[[], datetime],
+        again: Callable[[Key], None],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._metrics = metrics
+        self._images = images
+        self._now = now
+        self._again = again
+        self._settled: dict[tuple[str, Key], frozenset[str]] = {}
+
+    async def reconcile(self, key: Key) -> None:
+        """One pass.
+
+        Raises:
+            RefusedError: a child was refused; the status has been written.
+            ApiError: the API server could not be reached or is overloaded.
+        """
+        raw = self._store.get(MODELS, key)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            return  # the garbage collector takes the children
+        try:
+            model = LlamaModel.parse(raw)
+        except InvalidLlamaModelError as error:
+            await self._write_status(raw, self._invalid(raw, str(error)))
+            return
+        plan = make_plan(model, images=self._images)
+        refusals = [refusal for child in plan.objects if (refusal := await self._apply(model, child))]
+        await self._prune(model, plan)
+        observed = self._observe(model, plan, tuple(refusals))
+        await self._write_status(raw, make_status(model, plan=plan, observed=observed, now=self._now()))
+        if refusals:
+            raise RefusedError("; ".join(refusal.message for refusal in refusals))
+
+    async def _apply(self, model: LlamaModel, desired: Mapping[str, Any]) -> Refusal | None:
+        """Writes a child where it is missing or differs; says so where that is refused."""
+        resource, key = _RESOURCES[desired["kind"]], Key.of(desired)
+        live = self._store.get(resource, key)
+        if live is None:
+            live = await self._client.get(resource, namespace=key.namespace, name=key.name)
+        if live is not None:
+            if _controller_uid(live) != model.uid:
+                return _not_ours(desired, live)
+            changed = set(differences(desired, live)) - self._settled.get((resource.kind, key), frozenset())
+            if not changed:
+                self._store.put(resource, live)
+                return None
+            if _applied_hash(live) == _applied_hash(desired):
+                self._metrics.drift_repaired.labels(kind=resource.kind).inc()
+                _log.warning("putting %s back: %s", resource.kind, "; ".join(sorted(changed)), extra=_about(key))
+            desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
+        try:
+            written = await self._client.apply(resource, desired)
+        except ApiError as error:
+            if error.transient or error.status in (401, 409):
+                raise
+            return _refusal(desired, error)
+        self._store.put(resource, written)
+        self._settle(resource, key, frozenset(differences(desired, written)))
+        return None
+
+    def _settle(self, resource: Resource, key: Key, kept: frozenset[str]) -> None:
+        """Remembers what the API server keeps otherwise than it was sent; sending it again would change nothing."""
+        if kept:
+            self._settled[resource.kind, key] = kept
+            _log.info("%s is kept as: %s", resource.kind, "; ".join(sorted(kept)), extra=_about(key))
+        else:
+            self._settled.pop((resource.kind, key), None)
+
+    async def _prune(self, model: LlamaModel, plan: Plan) -> None:
+        """Deletes children of this very LlamaModel that the plan does not have any more."""
+        wanted = {(child["kind"], Key.of(child)) for child in plan.objects}
+        for resource in CHILDREN:
+            for live in self._store.select(resource, Key(model.namespace, plan.name)):
+                ours = _controller_uid(live) == model.uid
+                managed = (live["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER
+                key = Key.of(live)
+                if ours and managed and (resource.kind, key) not in wanted and not _being_deleted(live):
+                    _log.info("deleting %s %s, it is no longer wanted", resource.kind, key, extra=_about(key))
+                    await self._client.delete(
+                        resource, namespace=key.namespace, name=key.name, uid=live["metadata"]["uid"]
+                    )
+
+    def _observe(self, model: LlamaModel, plan: Plan, refusals: tuple[Refusal, ...]) -> Observed:
+        child, claim_name = Key(model.namespace, plan.name), model.spec.model.pvc.claim_name
+        deployment = self._store.get(DEPLOYMENTS, child)
+        pods = self._store.select(PODS, child)
+        return Observed(
+            deployment=deployment if deployment and _controller_uid(deployment) == model.uid else None,
+            pods=tuple(Pod.parse(pod, container=CONTAINER) for pod in pods if not _finished(pod)),
+            claim=_claim(claim_name, self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, claim_name))),
+            refusals=refusals,
+        )
+
+    def _invalid(self, raw: Mapping[str, Any], message: str) -> LlamaModelStatus:
+        return invalid_status(
+            generation=raw["metadata"].get("generation", 0),
+            message=message,
+            before=raw.get("status") or {},
+            now=self._now(),
+        )
+
+    async def _write_status(self, raw: Mapping[str, Any], status: LlamaModelStatus) -> None:
+        """The one status write of a pass, where something changed; then the event that tells of it."""
+        before, desired = raw.get("status") or {}, status.to_wire()
+        if not status_differs(desired, before):
+            return
+        metadata = raw["metadata"]
+        identity = {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]}
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": identity, "status": desired}
+        try:
+            written = await self._client.apply(MODELS, body, subresource="status")
+        except ApiError as error:
+            if error.status in (404, 409):
+                return  # deleted meanwhile; a new one of the same name gets its own pass
+            raise
+        self._store.put(MODELS, written)
+        if written["metadata"].get("generation") != metadata.get("generation"):
+            self._again(Key.of(raw))  # the answer brought a newer spec, its event will tell us nothing new
+        _log.info("%s: %s", desired["phase"], _ready(desired).get("message", ""), extra=_about(Key.of(raw)))
+        if event := transition_event(metadata, before=_ready(before), after=_ready(desired), now=self._now()):
+            await event.send(self._client)
+
+    def models_by_phase(self) -> Mapping[str, int]:
+        """How many LlamaModels stand where, as their status says."""
+        phases: Counter[str] = Counter()
+        for key in self._store.keys(MODELS):
+            raw = self._store.get(MODELS, key) or {}
+            phases[(raw.get("status") or {}).get("phase") or "Unknown"] += 1
+        return phases
+
+
+def _claim(name: str, raw: Mapping[str, Any] | None) -> Claim:
+    if raw is None:
+        return Claim(name=name, phase="")
+    return Claim(name=name, phase=raw["status"]["phase"] or "Pending", terminating=_being_deleted(raw))
+
+
+def _controller_uid(raw: Mapping[str, Any]) -> str | None:
+    owners = raw["metadata"].get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _applied_hash(raw: Mapping[str, Any]) -> str | None:
+    return (raw["metadata"].get("annotations") or {}).get(APPLIED_HASH_ANNOTATION)
+
+
+def _being_deleted(raw: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in raw["metadata"]
+
+
+def _finished(pod: Mapping[str, Any]) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
+
+
+def _not_ours(desired: Mapping[str, Any], live: Mapping[str, Any]) -> Refusal:
+    kind, name = desired["kind"], desired["metadata"]["name"]
+    owner = next((o for o in live["metadata"].get("ownerReferences") or [] if o.get("controller")), None)
+    belongs = f"belongs to {owner['kind']} {owner['name']}" if owner else "was not made by this operator"
+    return Refusal(
+        kind=kind,
+        name=name,
+        reason=Reason.NOT_OURS,
+        message=f"{kind} {name} already exists and {belongs}; it is left as it is: rename or delete it, or give the"
+        " LlamaModel another name",
+    )
+
+
+def _refusal(desired: Mapping[str, Any], error: ApiError) -> Refusal:
+    kind, name = desired["kind"], desired["metadata"]["name"]
+    if "exceeded quota" in error.message:
+        reason = Reason.QUOTA_EXCEEDED
+    elif error.status == 403:
+        reason = Reason.FORBIDDEN
+    else:
+        reason = Reason.OBJECT_REFUSED
+    return Refusal(
+        kind=kind, name=name, reason=reason, message=f"the API server refuses {kind} {name}: {error.message}"
+    )
+
+
+def _about(key: Key) -> dict[str, str]:
+    return {"model": str(key)}

@@ -1,0 +1,171 @@
+"""A cache of what the watches told and our own writes answered; reconciles read from it, not from the API."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from llamamodel_operator.api.labels import MODEL_LABEL
+from llamamodel_operator.core.objects.names import child_name
+from llamamodel_operator.shell.client import (
+    DEPLOYMENTS,
+    MODELS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SERVICES,
+    Resource,
+)
+
+__all__ = ["CACHED", "CHILDREN", "Key", "Store"]
+
+
+class Key(NamedTuple):
+    """A namespaced name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Key:
+        return cls(raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+CHILDREN = (DEPLOYMENTS, SERVICES)
+"""Kinds that a plan consists of."""
+
+CACHED = (MODELS, *CHILDREN, PODS, PERSISTENT_VOLUME_CLAIMS)
+"""Kinds that are watched and cached."""
+
+_METADATA = (
+    "annotations",
+    "deletionTimestamp",
+    "generation",
+    "labels",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "uid",
+)
+_POD_STATUS = ("phase", "conditions", "containerStatuses")
+_TOMBSTONES = 4096
+
+
+class _Entry(NamedTuple):
+    version: int
+    uid: str
+    groups: tuple[Key, ...]
+    text: bytes
+
+
+class Store:
+    """Objects by kind and key. A newer version replaces an older one, whatever order they come in.
+
+    Resource versions are compared as numbers, as Kubernetes allows (KEP-5504). Objects are kept as JSON text
+    and without what no decision needs: parsed, they would take five times the memory.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[Key, _Entry]] = {resource.kind: {} for resource in CACHED}
+        self._groups: dict[tuple[str, Key], set[Key]] = {}
+        self._tombstones: OrderedDict[str, int] = OrderedDict()
+
+    def put(self, resource: Resource, raw: Mapping[str, Any]) -> bool:
+        """Takes note of an object; False where this version or a newer one is known already."""
+        key, version, uid = Key.of(raw), version_of(raw), raw["metadata"].get("uid", "")
+        entries = self._entries[resource.kind]
+        known = entries.get(key)
+        if (known is not None and known.version >= version) or self._tombstones.get(uid, -1) >= version:
+            return False
+        self._forget(resource, key)
+        groups = _groups(resource, raw)
+        entries[key] = _Entry(version, uid, groups, orjson.dumps(_trimmed(resource, raw)))
+        for group in groups:
+            self._groups.setdefault((resource.kind, group), set()).add(key)
+        return True
+
+    def remove(self, resource: Resource, raw: Mapping[str, Any]) -> None:
+        """Takes note of a deletion; a later object of the same name is not touched."""
+        key, uid = Key.of(raw), raw["metadata"].get("uid", "")
+        self._tombstones[uid] = version_of(raw)
+        if len(self._tombstones) > _TOMBSTONES:
+            self._tombstones.popitem(last=False)
+        known = self._entries[resource.kind].get(key)
+        if known is not None and known.uid == uid:
+            self._forget(resource, key)
+
+    def discard(self, resource: Resource, key: Key) -> None:
+        """Forgets an object that is not there any more."""
+        self._forget(resource, key)
+
+    def get(self, resource: Resource, key: Key) -> dict[str, Any] | None:
+        """The object as last seen, or None."""
+        entry = self._entries[resource.kind].get(key)
+        return None if entry is None else orjson.loads(entry.text)
+
+    def select(self, resource: Resource, group: Key) -> list[dict[str, Any]]:
+        """Pods and children: those labelled with this child name. See `keys_in` for what the groups are."""
+        return [orjson.loads(self._entries[resource.kind][key].text) for key in self.keys_in(resource, group)]
+
+    def keys_in(self, resource: Resource, group: Key) -> tuple[Key, ...]:
+        """Keys of a group: of pods and children the child name in their label; of models their child name and
+        `claim/` before the name of the claim that they read from."""
+        return tuple(sorted(self._groups.get((resource.kind, group), ())))
+
+    def keys(self, resource: Resource) -> tuple[Key, ...]:
+        """All known objects of a kind."""
+        return tuple(self._entries[resource.kind])
+
+    def version(self, resource: Resource, key: Key) -> int:
+        """Resource version of an object as last seen; 0 where it is not known."""
+        entry = self._entries[resource.kind].get(key)
+        return 0 if entry is None else entry.version
+
+    def _forget(self, resource: Resource, key: Key) -> None:
+        entry = self._entries[resource.kind].pop(key, None)
+        for group in entry.groups if entry is not None else ():
+            members = self._groups[resource.kind, group]
+            members.discard(key)
+            if not members:
+                del self._groups[resource.kind, group]
+
+
+def claim_group(claim: Key) -> Key:
+    """The group of the models that read from this claim."""
+    return Key(claim.namespace, f"claim/{claim.name}")
+
+
+def version_of(raw: Mapping[str, Any]) -> int:
+    """The resource version as a number."""
+    text = raw["metadata"].get("resourceVersion", "0")
+    return int(text) if text.isdigit() else 0
+
+
+def _groups(resource: Resource, raw: Mapping[str, Any]) -> tuple[Key, ...]:
+    key = Key.of(raw)
+    if resource is MODELS:
+        groups = [Key(key.namespace, child_name(key.name))]
+        claim = (((raw.get("spec") or {}).get("model") or {}).get("pvc") or {}).get("claimName")
+        return (*groups, claim_group(Key(key.namespace, claim))) if claim else tuple(groups)
+    label = (raw["metadata"].get("labels") or {}).get(MODEL_LABEL)
+    return (Key(key.namespace, label),) if label else ()
+
+
+def _trimmed(resource: Resource, raw: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {name: raw["metadata"][name] for name in _METADATA if name in raw["metadata"]}
+    if resource is PERSISTENT_VOLUME_CLAIMS:
+        return {"metadata": metadata, "status": {"phase": (raw.get("status") or {}).get("phase")}}
+    if resource is PODS:
+        status = raw.get("status") or {}
+        return {
+            "metadata": metadata,
+            "spec": {"nodeName": (raw.get("spec") or {}).get("nodeName")},
+            "status": {name: status[name] for name in _POD_STATUS if name in status},
+        }
+    return {**raw, "metadata": metadata}
