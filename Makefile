@@ -1,0 +1,102 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+UV := hack/uv
+RUN := $(UV) run --frozen --quiet
+CLUSTER := python3 hack/cluster
+IMAGES := python3 hack/images
+
+# The instance that the targets work on; give another name to run two side by side.
+NAME ?= dev
+# More arguments for pytest, such as PYTEST_ARGS='-k lease'
+PYTEST_ARGS ?=
+
+##@ General
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-zA-Z0-9_-]+:.*##/ {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## From nothing to an answer: cluster, operator, a real model, a streamed completion
+	@python3 hack/demo --name $(NAME)
+
+.PHONY: demo-down
+demo-down: cluster-down ## Remove all that `make demo` started
+
+.PHONY: test
+test: test-unit test-api test-chart e2e ## Run every test; the clusters that they need they start and end themselves
+
+##@ Development
+
+.PHONY: setup
+setup: ## Install the locked dependencies into .venv, and the git hooks
+	@$(UV) sync --frozen --quiet
+	@$(RUN) pre-commit install >/dev/null
+
+.PHONY: generate
+generate: ## Write what is generated from the types: CRD, chart
+	@$(RUN) python -m llamamodel_operator.api.crd > crds/llamamodels.yaml.new && mv crds/llamamodels.yaml.new crds/llamamodels.yaml
+	@$(RUN) python hack/chart
+
+.PHONY: format
+format: ## Format the code
+	@$(RUN) ruff check --fix --quiet .
+	@$(RUN) ruff format --quiet .
+
+.PHONY: verify
+verify: ## Everything that can be said without running the operator: lint, types, layers, generated files
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	cd hack/cluster && ../uv run --frozen --quiet mypy --strict --python-version 3.11 --config-file= --cache-dir=../../.mypy_cache localcluster
+	cd hack/images && ../uv run --frozen --quiet mypy --strict --python-version 3.11 --config-file= --cache-dir=../../.mypy_cache devimages
+	$(RUN) lint-imports --no-logo
+	$(UV) lock --check --quiet
+	@before=$$(git diff --binary | sha256sum); $(MAKE) --no-print-directory generate; \
+		[ "$$before" = "$$(git diff --binary | sha256sum)" ] || \
+		{ echo "generated files are not up to date: run 'make generate' and commit the result" >&2; git diff --stat >&2; exit 1; }
+	@echo "verified"
+
+##@ Tests
+
+.PHONY: test-unit
+test-unit: ## Pure tests, no cluster
+	$(RUN) pytest tests/unit tests/hack $(PYTEST_ARGS)
+
+.PHONY: test-api
+test-api: ## The operator against a real API server
+	$(RUN) pytest tests/api $(PYTEST_ARGS)
+
+.PHONY: test-chart
+test-chart: ## The chart, rendered and linted by helm
+	@$(CLUSTER) build --only helm
+	$(RUN) pytest tests/chart $(PYTEST_ARGS)
+
+.PHONY: e2e
+e2e: ## The operator in a pod, the real kubelet, the real llama-server; E2E_KUBECONFIG takes any cluster
+	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
+
+.PHONY: bench-reconcile
+bench-reconcile: ## Measure reconciles against plain writes; exits non-zero where an aim is missed
+	$(RUN) python hack/bench/reconcile.py $(BENCH_ARGS)
+
+##@ Cluster
+
+.PHONY: cluster-up
+cluster-up: ## Start a cluster: kind where Docker runs, else plain processes
+	@$(CLUSTER) up --name $(NAME)
+
+.PHONY: cluster-down
+cluster-down: ## End it and remove all of it
+	@$(CLUSTER) down --name $(NAME)
+
+.PHONY: cluster-status
+cluster-status: ## Show whether it runs, and where its files are
+	@$(CLUSTER) status --name $(NAME)
+
+.PHONY: images
+images: ## Build the operator's image and the development llama-server image
+	@$(IMAGES) build

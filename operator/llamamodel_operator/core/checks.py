@@ -1,0 +1,283 @@
+"""The ordered chain of small checks that says where a LlamaModel stands; the first that speaks wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.api.status import Phase
+from llamamodel_operator.core.failure import failure_reason, failure_sentence
+from llamamodel_operator.core.observed import Observed, Pod
+from llamamodel_operator.core.plan import Plan
+from llamamodel_operator.core.times import format_time, parse_time
+
+__all__ = ["CHAIN", "Situation", "Verdict", "pods", "verdict_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Where a LlamaModel stands.
+
+    Attributes:
+        moving: whether it gets further without anybody doing anything.
+    """
+
+    reason: Reason
+    message: str
+    phase: Phase
+    moving: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """All that a check may look at."""
+
+    model: LlamaModel
+    plan: Plan
+    observed: Observed
+
+    @property
+    def wanted(self) -> int:
+        return self.model.spec.wanted_replicas
+
+    @property
+    def unready_pods(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.observed.pods if not pod.ready and not pod.terminating)
+
+    @property
+    def ready_count(self) -> int:
+        return sum(pod.ready for pod in self.observed.pods)
+
+
+Check: TypeAlias = Callable[[Situation], Verdict | None]
+
+
+def refused(now: Situation) -> Verdict | None:
+    """A child could not be written: nothing else matters until it can."""
+    if not now.observed.refusals:
+        return None
+    first, *rest = now.observed.refusals
+    more = f" ({len(rest)} more objects were refused)" if rest else ""
+    return Verdict(reason=first.reason, message=first.message + more, phase=Phase.FAILED)
+
+
+def suspended(now: Situation) -> Verdict | None:
+    """Nothing should run."""
+    if now.wanted:
+        return None
+    left = len(now.observed.pods)
+    if now.model.spec.suspend:
+        why, what_to_do = Reason.SUSPENDED, "spec.suspend is true; set it to false to serve the model again"
+    else:
+        why, what_to_do = Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it to serve the model again"
+    stopping = f"; {pods(left)} still stopping" if left else ""
+    return Verdict(reason=why, message=what_to_do + stopping, phase=Phase.SUSPENDED, moving=bool(left))
+
+
+def claim_unusable(now: Situation) -> Verdict | None:
+    """No pod can start while the claim with the model is not there."""
+    claim = now.observed.claim
+    if claim is None or (claim.phase == "Bound" and not claim.terminating):
+        return None
+    where = f"PersistentVolumeClaim {claim.name} in namespace {now.model.namespace}"
+    if not claim.phase:
+        return Verdict(
+            reason=Reason.CLAIM_NOT_FOUND,
+            message=f"{where} does not exist: create it, or correct spec.model.pvc.claimName",
+            phase=Phase.PENDING,
+        )
+    if claim.phase == "Lost":
+        return Verdict(
+            reason=Reason.CLAIM_LOST,
+            message=f"{where} has lost its volume: restore the volume or make a new claim",
+            phase=Phase.FAILED,
+        )
+    if claim.terminating and now.unready_pods:
+        return Verdict(
+            reason=Reason.CLAIM_TERMINATING,
+            message=f"{where} is being deleted, no new pod can use it: make a new claim once it is gone",
+            phase=Phase.PENDING,
+        )
+    return None
+
+
+def pods_not_created(now: Situation) -> Verdict | None:
+    """The Deployment exists, but its pods are refused: a quota, pod security, an admission webhook."""
+    failure = _deployment_condition(now.observed.deployment, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return None
+    message = failure.get("message") or "the API server refuses the pods"
+    quota = "exceeded quota" in message
+    return Verdict(
+        reason=Reason.QUOTA_EXCEEDED if quota else Reason.POD_CREATION_FAILED,
+        message=f"no pod could be created: {message}",
+        phase=Phase.FAILED,
+    )
+
+
+_IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+def image_not_pulled(now: Situation) -> Verdict | None:
+    """The image does not exist, or may not be pulled."""
+    for pod in now.unready_pods:
+        if pod.waiting_reason in _IMAGE_REASONS:
+            return Verdict(
+                reason=Reason.IMAGE_PULL_FAILED,
+                message=f"image {now.plan.image} cannot be pulled: {pod.waiting_message or pod.waiting_reason};"
+                " check spec.image and spec.imagePullSecrets",
+                phase=Phase.FAILED,
+            )
+    return None
+
+
+def container_not_created(now: Situation) -> Verdict | None:
+    """The kubelet cannot make the container: a missing Secret or ConfigMap in env, a UID that is refused."""
+    for pod in now.unready_pods:
+        if pod.waiting_reason in _CONFIG_REASONS:
+            return Verdict(
+                reason=Reason.CONTAINER_CONFIG_ERROR,
+                message=f"the container of pod {pod.name} cannot be created: "
+                f"{pod.waiting_message or pod.waiting_reason}",
+                phase=Phase.FAILED,
+            )
+    return None
+
+
+def container_keeps_ending(now: Situation) -> Verdict | None:
+    """The container was started and ended before it could answer."""
+    for pod in now.unready_pods:
+        ended = pod.last_termination
+        if ended is None or pod.started:
+            continue
+        reason = failure_reason(ended, startup_timeout_sec=now.model.spec.settled_startup_timeout_sec)
+        return Verdict(
+            reason=reason,
+            message=f"{failure_sentence(reason, ended, now.model)} (pod {pod.name}, restarted {pod.restarts} times)",
+            phase=Phase.FAILED,
+        )
+    return None
+
+
+def unschedulable(now: Situation) -> Verdict | None:
+    """No node has room for a pod. While a pod of ours still stops, its room is what the new one waits for."""
+    if any(pod.terminating for pod in now.observed.pods):
+        return None
+    for pod in now.unready_pods:
+        if pod.unschedulable:
+            gpu = now.model.spec.gpu
+            hint = f"; spec.gpu asks for {gpu.count} {gpu.resource_name} per pod" if gpu else ""
+            claim = now.observed.claim
+            if claim is not None and claim.phase == "Pending":
+                hint += f"; PersistentVolumeClaim {claim.name} is Pending"
+            return Verdict(
+                reason=Reason.UNSCHEDULABLE,
+                message=f"pod {pod.name} fits no node: {pod.unschedulable.rstrip('.')}{hint}",
+                phase=Phase.PENDING,
+            )
+    return None
+
+
+def claim_pending(now: Situation) -> Verdict | None:
+    """The claim waits for its volume; normal for a moment where volumes are bound to the first consumer."""
+    claim = now.observed.claim
+    if claim is None or claim.phase != "Pending":
+        return None
+    return Verdict(
+        reason=Reason.CLAIM_PENDING,
+        message=f"PersistentVolumeClaim {claim.name} in namespace {now.model.namespace} has no volume yet:"
+        " see its events for what its storage class is waiting for",
+        phase=Phase.PENDING,
+        moving=True,
+    )
+
+
+def loading(now: Situation) -> Verdict | None:
+    """A server is up and reads its model."""
+    for pod in now.unready_pods:
+        if pod.running_since and not pod.started:
+            timeout = timedelta(seconds=now.model.spec.settled_startup_timeout_sec)
+            deadline = format_time(parse_time(pod.running_since) + timeout)
+            return Verdict(
+                reason=Reason.LOADING,
+                message=f"pod {pod.name} loads the model, it has until {deadline}",
+                phase=Phase.UPDATING if now.ready_count else Phase.LOADING,
+                moving=True,
+            )
+    return None
+
+
+def rollout_unfinished(now: Situation) -> Verdict | None:
+    """Fewer pods of this spec answer than wanted, or pods of an earlier spec are still there."""
+    deployment = now.observed.deployment or {}
+    status = deployment.get("status") or {}
+    seen = status.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 1)
+    updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
+    if seen and now.ready_count == updated == total == now.wanted == status.get("readyReplicas", 0):
+        return None
+    if now.ready_count == 0 and any(pod.started for pod in now.unready_pods):
+        return Verdict(
+            reason=Reason.LOADING,
+            message="the model is loaded, waiting for the first successful readiness probe",
+            phase=Phase.LOADING,
+            moving=True,
+        )
+    if now.ready_count == 0:
+        so_far = pods(len(now.unready_pods)) if now.unready_pods else "no pod yet"
+        return Verdict(
+            reason=Reason.STARTING,
+            message=f"starting: {so_far}, none answers so far",
+            phase=Phase.PENDING,
+            moving=True,
+        )
+    return Verdict(
+        reason=Reason.ROLLING_OUT,
+        message=f"{now.ready_count} of {pods(now.wanted)} answer{'s' if now.wanted == 1 else ''},"
+        f" {updated if seen else 0} of this spec",
+        phase=Phase.UPDATING,
+        moving=True,
+    )
+
+
+def all_is_well(now: Situation) -> Verdict:
+    """The end of the chain."""
+    served = f"as {now.model.served_name} at {now.plan.endpoint}"
+    verb = "serves" if now.wanted == 1 else "serve"
+    return Verdict(reason=Reason.READY, message=f"{pods(now.wanted)} {verb} {served}", phase=Phase.READY)
+
+
+CHAIN: Sequence[Check] = (
+    refused,
+    suspended,
+    claim_unusable,
+    pods_not_created,
+    image_not_pulled,
+    container_not_created,
+    container_keeps_ending,
+    unschedulable,
+    claim_pending,
+    loading,
+    rollout_unfinished,
+    all_is_well,
+)
+"""Order is priority: what must be mended first is said first."""
+
+
+def verdict_of(situation: Situation) -> Verdict:
+    """The first verdict of the chain; the last check always has one."""
+    return next(found for check in CHAIN if (found := check(situation)) is not None)
+
+
+def _deployment_condition(deployment: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
+    conditions = ((deployment or {}).get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c.get("type") == kind), {})
+
+
+def pods(count: int) -> str:
+    """A number of pods, in words."""
+    return "1 pod" if count == 1 else f"{count} pods"
