@@ -1,0 +1,1 @@
+"""Builds the container images of the local cluster, with Docker or, where there is none, with buildah."""
