@@ -1,0 +1,3 @@
+module llamamodel-operator/hack/cluster/pause
+
+go 1.26.0

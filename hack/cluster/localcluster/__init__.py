@@ -1,0 +1,1 @@
+"""A Kubernetes cluster for development and tests, from a bare Linux machine."""
