@@ -51,8 +51,6 @@ verify: ## Everything that can be said without running the operator: lint, types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	cd hack/cluster && ../uv run --frozen --quiet mypy --strict --python-version 3.11 --config-file= --cache-dir=../../.mypy_cache localcluster
-	cd hack/images && ../uv run --frozen --quiet mypy --strict --python-version 3.11 --config-file= --cache-dir=../../.mypy_cache devimages
 	$(RUN) lint-imports --no-logo
 	$(UV) lock --check --quiet
 	@before=$$(git diff --binary | sha256sum); $(MAKE) --no-print-directory generate; \

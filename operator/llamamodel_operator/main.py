@@ -166,6 +166,8 @@ class Operator:
                 client=self._client, store=self._store, metrics=self._metrics, enqueue=self._queue.add
             ),
             settings=make_settings(),
+            # Else kopf asks for the name of the user, which a bare UID has not.
+            identity=self._settings.identity,  # type: ignore[arg-type]
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
@@ -193,8 +195,8 @@ class Operator:
         return {"watches": self._check_watches, "workers": self._check_workers}
 
     def ready(self) -> dict[str, Check]:
-        """What /readyz asks. Standing by is being ready."""
-        return {"cache": self._check_cache, "workers": self._check_workers}
+        """What /readyz asks. Standing by is being ready, as long as the lease can be read."""
+        return {"lease": lambda: self._lease.problem, "cache": self._check_cache, "workers": self._check_workers}
 
     def _check_cache(self) -> str | None:
         leading = self._lease.leading or not self._settings.leader_election

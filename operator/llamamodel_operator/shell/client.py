@@ -130,6 +130,8 @@ class ClusterClient:
             ClusterConfigError: neither is there.
         """
         configuration = await _load(kubeconfig=kubeconfig, context=context)
+        # Python 3.13 refuses CAs without a key usage extension; clusters have them, and Go's clients take them.
+        configuration.disable_strict_ssl_verification = True
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=RESTClientObject(configuration).ssl_context),
             headers={"User-Agent": user_agent},

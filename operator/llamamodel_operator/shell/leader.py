@@ -52,6 +52,8 @@ class LeaseLock:
         self._renewed = float("-inf")
         self._seen: tuple[str, float] | None = None
         self._other = ""
+        self.problem: str | None = None
+        """Why the last look at the lease failed; None after one that did not."""
 
     def check(self) -> None:
         """The fence of every write. Raises LeaseLostError."""
@@ -68,11 +70,14 @@ class LeaseLock:
         while True:
             try:
                 async with asyncio.timeout(RENEW_DEADLINE_SEC):
-                    if await self._try_acquire():
-                        _log.info("leading, by the lease %s/%s", self._namespace, self._name)
-                        return
+                    acquired = await self._try_acquire()
             except _FAILURES as error:
-                _log.warning("the lease %s/%s cannot be had: %s", self._namespace, self._name, _sentence(error))
+                self._report(error)
+            else:
+                self.problem = None
+                if acquired:
+                    _log.info("leading, by the lease %s/%s", self._namespace, self._name)
+                    return
             await asyncio.sleep(RETRY_PERIOD_SEC)
 
     async def keep(self) -> None:
@@ -87,9 +92,11 @@ class LeaseLock:
                 if error.status in (404, 409):
                     self._renewed = float("-inf")
                     raise LeaseLostError(f"somebody else took the lease: {error.message}") from None
-                _log.warning("the lease could not be renewed: %s", _sentence(error))
+                self._report(error)
             except _FAILURES as error:
-                _log.warning("the lease could not be renewed: %s", _sentence(error))
+                self._report(error)
+            else:
+                self.problem = None
 
     async def release(self) -> None:
         """Lets the next one lead at once. Called when all work has ended."""
@@ -135,6 +142,13 @@ class LeaseLock:
         body = {**self._held, "spec": {**self._held["spec"], "renewTime": _micro_time()}}
         self._held = await self._client.replace(LEASES, body)
         self._renewed = asked
+
+    def _report(self, error: BaseException) -> None:
+        """Says once what is wrong, not every two seconds."""
+        sentence = f"the lease {self._namespace}/{self._name} cannot be had: {_sentence(error)}"
+        if sentence != self.problem:
+            _log.warning("%s", sentence)
+        self.problem = sentence
 
     def _is_free(self, lease: Mapping[str, Any]) -> bool:
         spec, version = lease.get("spec") or {}, lease["metadata"]["resourceVersion"]
