@@ -27,7 +27,7 @@ def make_registry(
 
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(server=client.server, aiohttp_session=client.session)
+        return kopf.AiohttpSession(server=client.server, aiohttp_session=client.new_session())
 
     def watch(resource: Resource) -> None:
         received = metrics.watch_events.labels(resource=resource.plural)

@@ -1,4 +1,4 @@
-"""The API server, over raw JSON: read, list, server-side apply, delete. One session serves kopf's watches too."""
+"""The API server, over raw JSON: read, list, server-side apply, delete."""
 
 from __future__ import annotations
 
@@ -106,11 +106,14 @@ class ClusterClient:
         *,
         server: str,
         session: aiohttp.ClientSession,
+        new_session: Callable[[], aiohttp.ClientSession],
         observe_write: WriteObserver | None = None,
         fence: Callable[[], None] | None = None,
     ) -> None:
         self.server = server.rstrip("/")
-        self.session = session
+        self.new_session = new_session
+        """Makes another session with the same credentials, for somebody who will close it."""
+        self._session = session
         self._observe_write = observe_write
         self.fence = fence
 
@@ -132,21 +135,30 @@ class ClusterClient:
         configuration = await _load(kubeconfig=kubeconfig, context=context)
         # Python 3.13 refuses CAs without a key usage extension; clusters have them, and Go's clients take them.
         configuration.disable_strict_ssl_verification = True
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=RESTClientObject(configuration).ssl_context),
-            headers={"User-Agent": user_agent},
-            middlewares=(_authenticated(configuration),),
-            trace_configs=[_fence_trace()],
-            proxy=configuration.proxy,
-            timeout=_REQUEST_TIMEOUT,
-            read_bufsize=2**21,  # one watch event is one line, up to the size of an object
-        )
-        async with session:
-            yield cls(server=configuration.host, session=session, observe_write=observe_write)
+        ssl_context = RESTClientObject(configuration).ssl_context
+
+        def new_session() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context),
+                headers={"User-Agent": user_agent},
+                middlewares=(_authenticated(configuration),),
+                trace_configs=[_fence_trace()],
+                proxy=configuration.proxy,
+                timeout=_REQUEST_TIMEOUT,
+                read_bufsize=2**21,  # one watch event is one line, up to the size of an object
+            )
+
+        async with new_session() as session:
+            yield cls(server=configuration.host, session=session, new_session=new_session, observe_write=observe_write)
 
     def unfenced(self) -> ClusterClient:
         """The same, for the lease itself."""
-        return ClusterClient(server=self.server, session=self.session, observe_write=self._observe_write)
+        return ClusterClient(
+            server=self.server,
+            session=self._session,
+            new_session=self.new_session,
+            observe_write=self._observe_write,
+        )
 
     async def get(self, resource: Resource, *, namespace: str | None, name: str) -> dict[str, Any] | None:
         """The object, or None where it does not exist. Raises ApiError."""
@@ -255,7 +267,7 @@ class ClusterClient:
         fence: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
         headers = {"Content-Type": content_type} if content_type else None
-        async with self.session.request(
+        async with self._session.request(
             method,
             self.server + path,
             params=params,

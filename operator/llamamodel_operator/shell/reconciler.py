@@ -99,7 +99,7 @@ class Reconciler:
                 return None
             if _applied_hash(live) == _applied_hash(desired):
                 self._metrics.drift_repaired.labels(kind=resource.kind).inc()
-                _log.warning("putting %s back: %s", resource.kind, "; ".join(sorted(changed)), extra=_about(key))
+                _log.warning("putting %s back: %s", resource.kind, "; ".join(sorted(changed)), extra=_about(model))
             desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
         try:
             written = await self._client.apply(resource, desired)
@@ -115,7 +115,7 @@ class Reconciler:
         """Remembers what the API server keeps otherwise than it was sent; sending it again would change nothing."""
         if kept:
             self._settled[resource.kind, key] = kept
-            _log.info("%s is kept as: %s", resource.kind, "; ".join(sorted(kept)), extra=_about(key))
+            _log.info("%s %s is kept as: %s", resource.kind, key, "; ".join(sorted(kept)))
         else:
             self._settled.pop((resource.kind, key), None)
 
@@ -128,7 +128,7 @@ class Reconciler:
                 managed = (live["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER
                 key = Key.of(live)
                 if ours and managed and (resource.kind, key) not in wanted and not _being_deleted(live):
-                    _log.info("deleting %s %s, it is no longer wanted", resource.kind, key, extra=_about(key))
+                    _log.info("deleting %s %s, it is no longer wanted", resource.kind, key.name, extra=_about(model))
                     await self._client.delete(
                         resource, namespace=key.namespace, name=key.name, uid=live["metadata"]["uid"]
                     )
@@ -169,7 +169,7 @@ class Reconciler:
         self._store.put(MODELS, written)
         if written["metadata"].get("generation") != metadata.get("generation"):
             self._again(Key.of(raw))  # the answer brought a newer spec, its event will tell us nothing new
-        _log.info("%s: %s", desired["phase"], _ready(desired).get("message", ""), extra=_about(Key.of(raw)))
+        _log.info("%s: %s", desired["phase"], _ready(desired).get("message", ""), extra={"model": str(Key.of(raw))})
         if event := transition_event(metadata, before=_ready(before), after=_ready(desired), now=self._now()):
             await event.send(self._client)
 
@@ -235,5 +235,5 @@ def _refusal(desired: Mapping[str, Any], error: ApiError) -> Refusal:
     )
 
 
-def _about(key: Key) -> dict[str, str]:
-    return {"model": str(key)}
+def _about(model: LlamaModel) -> dict[str, str]:
+    return {"model": f"{model.namespace}/{model.name}"}

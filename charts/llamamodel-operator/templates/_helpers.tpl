@@ -1,0 +1,117 @@
+{{- define "llamamodel-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 54 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Room for a suffix: names of Services have at most 63 characters. */}}
+{{- define "llamamodel-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else }}
+{{- $name := include "llamamodel-operator.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 54 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "llamamodel-operator.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "llamamodel-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: {{ .Chart.Name }}
+{{- end }}
+
+{{/* Immutable in the Deployment. The component tells its pods from those of later parts of the chart. */}}
+{{- define "llamamodel-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "llamamodel-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "llamamodel-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.name }}
+{{- .Values.serviceAccount.name }}
+{{- else if .Values.serviceAccount.create }}
+{{- include "llamamodel-operator.fullname" . }}
+{{- else }}
+{{- fail "serviceAccount.name is needed where serviceAccount.create is false: the namespace's default account is not for the operator's rights" }}
+{{- end }}
+{{- end }}
+
+{{- define "llamamodel-operator.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The operator's settings. Those that are not here and make sense in a pod are for extraEnv. */}}
+{{- define "llamamodel-operator.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- with .Values.watchNamespaces }}
+- name: LLAMAMODEL_OPERATOR_WATCH_NAMESPACES
+  value: {{ toJson . | quote }}
+{{- end }}
+- name: LLAMAMODEL_OPERATOR_LEADER_ELECTION
+  value: "true"
+- name: LLAMAMODEL_OPERATOR_LEASE_NAME
+  value: {{ include "llamamodel-operator.fullname" . }}
+- name: LLAMAMODEL_OPERATOR_HTTP_PORT
+  value: {{ .Values.httpPort | quote }}
+- name: LLAMAMODEL_OPERATOR_WORKERS
+  value: {{ .Values.workers | quote }}
+- name: LLAMAMODEL_OPERATOR_RESYNC_INTERVAL_SEC
+  value: {{ .Values.resyncIntervalSec | quote }}
+- name: LLAMAMODEL_OPERATOR_LOG_LEVEL
+  value: {{ .Values.logLevel }}
+- name: LLAMAMODEL_OPERATOR_LOG_FORMAT
+  value: {{ .Values.logFormat }}
+{{- with .Values.engineImages.cpu }}
+- name: LLAMAMODEL_OPERATOR_IMAGE_CPU
+  value: {{ quote . }}
+{{- end }}
+{{- with .Values.engineImages.gpu }}
+- name: LLAMAMODEL_OPERATOR_IMAGE_GPU
+  value: {{ quote . }}
+{{- end }}
+{{- with .Values.engineImages.byResource }}
+- name: LLAMAMODEL_OPERATOR_IMAGE_BY_RESOURCE
+  value: {{ toJson . | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What the operator may do where it serves LlamaModels: exactly the requests that it makes. */}}
+{{- define "llamamodel-operator.rules" -}}
+- apiGroups: [llamamodel.dev]
+  resources: [llamamodels]
+  verbs: [list, watch]
+- apiGroups: [llamamodel.dev]
+  resources: [llamamodels/status]
+  verbs: [patch]
+# Applying an object that does not exist yet needs create and patch.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods, persistentvolumeclaims]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}

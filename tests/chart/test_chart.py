@@ -1,0 +1,589 @@
+"""The chart, as helm renders it: what it installs, with which rights, and what it refuses.
+
+The helm that is used: $HELM, else the local cluster's (`python3 hack/cluster bin-dir`), else the one on PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llamamodel_operator.api.crd import custom_resource_definition
+from llamamodel_operator.shell.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "llamamodel-operator"
+NAMESPACE = "llamamodel-system"
+PREFIX = "LLAMAMODEL_OPERATOR_"
+NAME = "llamamodel-operator"
+OLDEST = "1.29.0"
+"""The oldest Kubernetes that the chart takes."""
+
+WAY_TO_SET = {
+    "watch_namespaces": "watchNamespaces",
+    "workers": "workers",
+    "resync_interval_sec": "resyncIntervalSec",
+    "log_format": "logFormat",
+    "log_level": "logLevel",
+    "http_port": "httpPort",
+    "image_cpu": "engineImages.cpu",
+    "image_gpu": "engineImages.gpu",
+    "image_by_resource": "engineImages.byResource",
+    "lease_name": "fullnameOverride",
+    "leader_election": "always on",
+    "lease_namespace": "POD_NAMESPACE",
+    "identity": "POD_NAME",
+    "kubeconfig": "extraEnv",
+    "context": "extraEnv",
+    "http_host": "extraEnv",
+}
+"""How each setting of the operator is set: a value, extraEnv, or by the chart alone."""
+
+Rule = tuple[str, str, str]
+WORK: set[Rule] = {
+    ("llamamodel.dev", "llamamodels", "list watch"),
+    ("llamamodel.dev", "llamamodels/status", "patch"),
+    ("apps", "deployments", "create delete get list patch watch"),
+    ("", "services", "create delete get list patch watch"),
+    ("", "pods", "list watch"),
+    ("", "persistentvolumeclaims", "list watch"),
+    ("events.k8s.io", "events", "create"),
+}
+LEADER_ELECTION: set[Rule] = {
+    ("coordination.k8s.io", "leases", "create"),
+    ("coordination.k8s.io", "leases=llamamodel-operator", "get update"),
+}
+VIEW: set[Rule] = {
+    ("llamamodel.dev", "llamamodels", "get list watch"),
+    ("llamamodel.dev", "llamamodels/status", "get"),
+    ("llamamodel.dev", "llamamodels/scale", "get"),
+}
+EDIT: set[Rule] = {
+    ("llamamodel.dev", "llamamodels", "create delete deletecollection patch update"),
+    ("llamamodel.dev", "llamamodels/scale", "patch update"),
+}
+
+
+class Manifests:
+    """What helm renders, by kind and name."""
+
+    def __init__(self, text: str) -> None:
+        documents: list[dict[str, Any]] = [doc for doc in yaml.load_all(text, yaml.CSafeLoader) if doc]
+        self.all = documents
+
+    def names(self, kind: str) -> list[str]:
+        """Names of all objects of a kind, with the namespace before them where there is one."""
+        objects = [doc["metadata"] for doc in self.all if doc["kind"] == kind]
+        return sorted("/".join(filter(None, (meta.get("namespace"), meta["name"]))) for meta in objects)
+
+    def one(self, kind: str, name: str | None = None, namespace: str | None = None) -> dict[str, Any]:
+        """The one object of a kind, of a name, in a namespace."""
+        found = [
+            doc
+            for doc in self.all
+            if doc["kind"] == kind
+            and name in (None, doc["metadata"]["name"])
+            and namespace in (None, doc["metadata"].get("namespace"))
+        ]
+        assert len(found) == 1, f"expected one {kind}, found {self.names(kind)}"
+        return found[0]
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        """The operator's pod."""
+        spec: dict[str, Any] = self.one("Deployment")["spec"]["template"]["spec"]
+        return spec
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """Its only container."""
+        [container] = self.pod["containers"]
+        return dict(container)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment variables with a value of their own."""
+        return {entry["name"]: entry["value"] for entry in self.container["env"] if "value" in entry}
+
+
+@cache
+def helm() -> str:
+    """The helm to test with. A missing one is a failure: the chart would go untested."""
+    if named := os.environ.get("HELM"):
+        return named
+    cluster = [sys.executable, str(ROOT / "hack" / "cluster"), "bin-dir"]
+    bin_dir = subprocess.run(cluster, capture_output=True, text=True, check=False).stdout.strip()
+    found = shutil.which("helm", path=os.pathsep.join(filter(None, (bin_dir, os.environ.get("PATH")))))
+    if found is None:
+        pytest.fail(
+            "the tests of the chart need helm: run `python3 hack/cluster build`, install it, or set HELM to its path",
+            pytrace=False,
+        )
+    return found
+
+
+def run_helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Helm's answer; it asks no cluster."""
+    env = {**os.environ, "KUBECONFIG": os.devnull}
+    return subprocess.run([helm(), *arguments], input=stdin, capture_output=True, text=True, check=False, env=env)
+
+
+def template(
+    values: str, *arguments: str, release: str = NAME, chart: Path = CHART
+) -> subprocess.CompletedProcess[str]:
+    """`helm template` with values given as YAML."""
+    options = ("--namespace", NAMESPACE, "--kube-version", OLDEST, "--values", "-", *arguments)
+    return run_helm("template", release, str(chart), *options, stdin=values)
+
+
+@cache
+def render(values: str = "{}", *, release: str = NAME) -> Manifests:
+    """The rendered chart, without the CustomResourceDefinition unless the values ask for it."""
+    given = yaml.safe_load(values)
+    done = template(yaml.safe_dump({"crds": {"enabled": False}, **given}), release=release)
+    assert done.returncode == 0, done.stderr
+    return Manifests(done.stdout)
+
+
+def refusal(values: str) -> str:
+    """What helm says about values that it refuses."""
+    done = template(values)
+    assert done.returncode != 0, f"helm took {values}"
+    return done.stderr
+
+
+def rules(role: Mapping[str, Any]) -> set[Rule]:
+    """A role as (group, resource, verbs), with names of objects after `=`."""
+    return {
+        (group, "=".join((resource, *rule.get("resourceNames", ()))), " ".join(sorted(rule["verbs"])))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+# --- the chart as a whole
+
+
+def test_helm_lint_finds_nothing() -> None:
+    done = run_helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_generated_files_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "hack" / "chart"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_chart_has_the_projects_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version"))
+    assert project == f'version = "{chart["appVersion"]}"'
+
+
+def test_by_default_it_installs_one_operator_for_the_whole_cluster() -> None:
+    chart = render()
+    assert sorted((doc["kind"], doc["metadata"]["name"]) for doc in chart.all) == [
+        ("ClusterRole", NAME),
+        ("ClusterRole", f"{NAME}-edit"),
+        ("ClusterRole", f"{NAME}-view"),
+        ("ClusterRoleBinding", NAME),
+        ("Deployment", NAME),
+        ("Role", f"{NAME}-leader-election"),
+        ("RoleBinding", f"{NAME}-leader-election"),
+        ("Service", f"{NAME}-metrics"),
+        ("ServiceAccount", NAME),
+    ]
+    assert chart.one("Deployment")["spec"]["replicas"] == 1
+
+
+def test_every_object_says_what_it_belongs_to() -> None:
+    for doc in render('{"replicas": 2, "watchNamespaces": ["a"], "crds": {"enabled": true}}').all:
+        labels = doc["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == NAME, doc["kind"]
+        assert labels["app.kubernetes.io/instance"] == NAME, doc["kind"]
+        assert labels["app.kubernetes.io/managed-by"] == "Helm", doc["kind"]
+        assert labels["helm.sh/chart"] == "llamamodel-operator-0.1.0", doc["kind"]
+
+
+def test_a_long_release_name_still_gives_valid_names() -> None:
+    chart = render(release="r" * 53)
+    assert len(chart.one("Service")["metadata"]["name"]) <= 63
+    assert len(chart.one("Deployment")["metadata"]["labels"]["app.kubernetes.io/instance"]) <= 63
+    assert chart.env["LLAMAMODEL_OPERATOR_LEASE_NAME"] == chart.one("Deployment")["metadata"]["name"]
+
+
+# --- the CustomResourceDefinition
+
+
+def test_its_custom_resource_definition_is_the_generated_one() -> None:
+    crd = render('{"crds": {"enabled": true}}').one("CustomResourceDefinition")
+    assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    del crd["metadata"]["labels"]
+    assert crd == yaml.load((ROOT / "crds" / "llamamodels.yaml").read_text(), yaml.CSafeLoader)
+    assert crd == json.loads(json.dumps(custom_resource_definition()))
+
+
+def test_the_custom_resource_definition_goes_with_the_chart_only_where_asked() -> None:
+    crd = render('{"crds": {"enabled": true, "keep": false}}').one("CustomResourceDefinition")
+    assert "annotations" not in crd["metadata"]
+
+
+def test_the_custom_resource_definition_can_be_left_to_others() -> None:
+    assert render('{"crds": {"enabled": false}}').names("CustomResourceDefinition") == []
+
+
+# --- rights
+
+
+def test_the_operator_has_exactly_the_rights_that_it_uses() -> None:
+    chart = render()
+    assert rules(chart.one("ClusterRole", NAME)) == WORK
+    assert rules(chart.one("Role")) == LEADER_ELECTION
+    assert chart.names("Role") == [f"{NAMESPACE}/{NAME}-leader-election"]
+
+
+def test_with_watched_namespaces_it_has_roles_in_these_alone() -> None:
+    chart = render('{"watchNamespaces": ["team-a", "team-b"], "rbac": {"aggregateClusterRoles": false}}')
+    assert chart.names("ClusterRole") == chart.names("ClusterRoleBinding") == []
+    assert chart.names("Role") == chart.names("RoleBinding")
+    assert chart.names("Role") == [f"{NAMESPACE}/{NAME}-leader-election", f"team-a/{NAME}", f"team-b/{NAME}"]
+    assert rules(chart.one("Role", NAME, "team-a")) == rules(chart.one("Role", NAME, "team-b")) == WORK
+    assert rules(chart.one("Role", namespace=NAMESPACE)) == LEADER_ELECTION
+    assert json.loads(chart.env["LLAMAMODEL_OPERATOR_WATCH_NAMESPACES"]) == ["team-a", "team-b"]
+
+
+@pytest.mark.parametrize("values", ["{}", '{"watchNamespaces": ["team-a"]}', '{"fullnameOverride": "other"}'])
+def test_each_binding_gives_its_role_to_the_account_of_the_pods(values: str) -> None:
+    chart = render(values)
+    bindings = [doc for doc in chart.all if doc["kind"].endswith("Binding")]
+    assert len(bindings) == 2
+    for binding in bindings:
+        metadata = binding["metadata"]
+        chart.one(binding["roleRef"]["kind"], binding["roleRef"]["name"], metadata.get("namespace"))
+        assert binding["roleRef"]["name"] == metadata["name"]
+        [subject] = binding["subjects"]
+        assert subject == {
+            "kind": "ServiceAccount",
+            "name": chart.pod["serviceAccountName"],
+            "namespace": NAMESPACE,
+        }
+    assert chart.names("ServiceAccount") == [f"{NAMESPACE}/{chart.pod['serviceAccountName']}"]
+
+
+def test_the_lease_that_it_may_write_is_the_one_that_it_takes() -> None:
+    chart = render('{"fullnameOverride": "other"}')
+    assert ("coordination.k8s.io", "leases=other", "get update") in rules(chart.one("Role"))
+    assert chart.env["LLAMAMODEL_OPERATOR_LEASE_NAME"] == "other"
+
+
+def test_the_clusters_view_edit_and_admin_roles_apply_to_llamamodels() -> None:
+    chart = render()
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    view, edit = chart.one("ClusterRole", f"{NAME}-view"), chart.one("ClusterRole", f"{NAME}-edit")
+    assert rules(view) == VIEW
+    assert rules(edit) == EDIT
+    for role, targets in ((view, {"view", "edit", "admin"}), (edit, {"edit", "admin"})):
+        labels = role["metadata"]["labels"].items()
+        found = {key.removeprefix(prefix) for key, value in labels if key.startswith(prefix) and value == "true"}
+        assert found == targets
+
+
+def test_rights_can_be_left_to_others() -> None:
+    kinds = {doc["kind"] for doc in render('{"rbac": {"create": false}}').all}
+    assert kinds == {"Deployment", "Service", "ServiceAccount"}
+
+
+def test_an_account_of_somebody_else_must_be_named() -> None:
+    named = render('{"serviceAccount": {"create": false, "name": "theirs"}}')
+    assert named.pod["serviceAccountName"] == "theirs"
+    assert named.one("ClusterRoleBinding")["subjects"][0]["name"] == "theirs"
+    assert named.names("ServiceAccount") == []
+    assert "serviceAccount.name is needed" in refusal('{"serviceAccount": {"create": false}}')
+
+
+# --- settings
+
+
+def test_every_variable_that_the_chart_sets_is_a_setting_of_the_operator() -> None:
+    chart = render('{"watchNamespaces": ["a"]}')
+    ours = {name.removeprefix(PREFIX).lower() for name in chart.env}
+    assert ours <= set(Settings.model_fields)
+    by_chart = {field for field, way in WAY_TO_SET.items() if way not in ("extraEnv", "POD_NAME", "POD_NAMESPACE")}
+    assert ours == by_chart
+
+
+def test_every_setting_of_the_operator_can_be_set() -> None:
+    assert set(WAY_TO_SET) == set(Settings.model_fields)
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    for way in WAY_TO_SET.values():
+        if way not in ("always on", "POD_NAME", "POD_NAMESPACE"):
+            value = defaults
+            for key in way.split("."):
+                assert key in value, way
+                value = value[key]
+
+
+def test_the_pods_own_name_and_namespace_are_known_to_it() -> None:
+    references = {entry["name"]: entry["valueFrom"] for entry in render().container["env"] if "valueFrom" in entry}
+    assert references == {
+        "POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
+        "POD_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+    }
+
+
+def settings_of(chart: Manifests, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings as the operator reads them in the chart's pod."""
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("POD_NAME", "pod")
+    monkeypatch.setenv("POD_NAMESPACE", NAMESPACE)
+    for name, value in chart.env.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def test_the_charts_defaults_are_the_operators_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_chart = {"lease_name", "lease_namespace", "identity"}
+    found = settings_of(render(), monkeypatch)
+    for name, field in Settings.model_fields.items():
+        if name not in by_chart:
+            assert getattr(found, name) == field.get_default(), name
+    assert (found.lease_name, found.lease_namespace, found.identity) == (NAME, NAMESPACE, "pod")
+
+
+def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = """
+      watchNamespaces: [team-a, team-b]
+      workers: 256
+      resyncIntervalSec: 86400
+      logLevel: debug
+      logFormat: text
+      httpPort: 9090
+      engineImages:
+        cpu: registry.example/llama:cpu
+        gpu: registry.example/llama:gpu
+        byResource: {nvidia.com/gpu: "registry.example/llama:cuda", example.com/npu: "registry.example/llama:npu"}
+      extraEnv: [{name: LLAMAMODEL_OPERATOR_HTTP_HOST, value: "::"}]
+    """
+    found = settings_of(render(values), monkeypatch)
+    assert found.watch_namespaces == ["team-a", "team-b"]
+    assert (found.workers, found.resync_interval_sec, found.http_port, found.http_host) == (256, 86_400, 9090, "::")
+    assert (found.log_level, found.log_format) == ("debug", "text")
+    assert (found.image_cpu, found.image_gpu) == ("registry.example/llama:cpu", "registry.example/llama:gpu")
+    assert found.image_by_resource["nvidia.com/gpu"] == "registry.example/llama:cuda"
+    assert found.image_by_resource["example.com/npu"] == "registry.example/llama:npu"
+    assert found.image_by_resource["amd.com/gpu"] == "ghcr.io/ggml-org/llama.cpp:server-rocm"
+
+
+@pytest.mark.parametrize("nothing", ["null", '""'])
+def test_an_engine_image_that_is_not_set_is_the_operators_own(nothing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = render(f'{{"engineImages": {{"cpu": {nothing}, "gpu": {nothing}, "byResource": null}}}}')
+    assert not [name for name in chart.env if "IMAGE" in name]
+    assert settings_of(chart, monkeypatch).images == Settings().images
+
+
+def test_the_image_for_a_resource_can_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = render('{"engineImages": {"byResource": {"amd.com/gpu": null}}}')
+    found = settings_of(chart, monkeypatch).image_by_resource
+    assert "amd.com/gpu" not in found
+    assert "nvidia.com/gpu" in found
+
+
+@pytest.mark.parametrize("name", ["LLAMAMODEL_OPERATOR_WORKERS", "llamamodel_operator_watch_namespaces", "POD_NAME"])
+def test_what_the_chart_sets_cannot_be_set_behind_its_back(name: str) -> None:
+    assert f"extraEnv: {name} is set by the chart" in refusal(f'{{"extraEnv": [{{"name": {name}, "value": "1"}}]}}')
+
+
+# --- the pod
+
+
+def test_the_pod_fits_a_namespace_that_enforces_restricted() -> None:
+    chart = render()
+    assert chart.pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert chart.container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"} & set(chart.pod)
+    assert "command" not in chart.container
+
+
+def test_the_token_of_the_account_is_mounted_in_the_operators_pod_alone() -> None:
+    chart = render()
+    assert chart.one("ServiceAccount")["automountServiceAccountToken"] is False
+    assert chart.pod["automountServiceAccountToken"] is True
+
+
+def test_a_service_of_a_similar_name_cannot_change_a_setting() -> None:
+    assert render().pod["enableServiceLinks"] is False  # llamamodel-operator-http would set ..._HTTP_PORT=tcp://…
+
+
+def test_probes_and_metrics_use_the_port_that_the_operator_serves() -> None:
+    chart = render('{"httpPort": 9090, "metrics": {"service": {"port": 80}}}')
+    assert chart.container["ports"] == [{"name": "http", "containerPort": 9090}]
+    assert chart.env["LLAMAMODEL_OPERATOR_HTTP_PORT"] == "9090"
+    probes = {name: chart.container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert probes == {
+        "startup": {"path": "/healthz", "port": "http"},
+        "liveness": {"path": "/healthz", "port": "http"},
+        "readiness": {"path": "/readyz", "port": "http"},
+    }
+    assert chart.one("Service")["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
+    assert render('{"metrics": {"service": {"enabled": false}}}').names("Service") == []
+
+
+def test_selectors_match_the_pods_whatever_labels_are_added() -> None:
+    chart = render('{"replicas": 2, "podLabels": {"app.kubernetes.io/name": "x", "team": "blue"}}')
+    deployment = chart.one("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert selector == {
+        "app.kubernetes.io/name": NAME,
+        "app.kubernetes.io/instance": NAME,
+        "app.kubernetes.io/component": "operator",
+    }
+    assert labels == {**selector, "team": "blue"}
+    assert chart.one("Service")["spec"]["selector"] == selector
+    assert chart.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == selector
+
+
+def test_several_replicas_are_protected_from_eviction_at_once() -> None:
+    chart = render('{"replicas": 2}')
+    assert chart.one("Deployment")["spec"]["replicas"] == 2
+    assert chart.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    assert chart.env["LLAMAMODEL_OPERATOR_LEADER_ELECTION"] == "true"
+    off = render('{"replicas": 2, "podDisruptionBudget": {"enabled": false}}')
+    assert render().names("PodDisruptionBudget") == off.names("PodDisruptionBudget") == []
+
+
+def test_an_upgrade_starts_the_new_pod_before_the_old_one_goes() -> None:
+    spec = render().one("Deployment")["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 30
+
+
+def test_the_image_is_named_by_digest_tag_or_the_charts_version() -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    where = "localhost:5000/team/operator"
+    assert render().container["image"] == "ghcr.io/llamamodel/llamamodel-operator:0.1.0"
+    tagged = render(f'{{"image": {{"repository": "{where}", "tag": "dev-1"}}}}')
+    assert tagged.container["image"] == f"{where}:dev-1"
+    pinned = render(f'{{"image": {{"repository": "{where}", "tag": "dev-1", "digest": "{digest}"}}}}')
+    assert pinned.container["image"] == f"{where}@{digest}"
+
+
+def test_where_the_pods_run_is_the_admins_choice() -> None:
+    constraint = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
+    own = {**constraint, "labelSelector": {"matchLabels": {"team": "blue"}}}
+    term = {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]}
+    node_affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    chosen: dict[str, Any] = {
+        "priorityClassName": "system-cluster-critical",
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": node_affinity},
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    chart = render(json.dumps({**chosen, "topologySpreadConstraints": [constraint, own]}))
+    assert {key: chart.pod[key] for key in chosen} == chosen
+    selector = chart.one("Deployment")["spec"]["selector"]
+    assert chart.pod["topologySpreadConstraints"] == [{**constraint, "labelSelector": selector}, own]
+
+
+def test_openshift_may_choose_the_user() -> None:
+    chart = render('{"podSecurityContext": {"runAsUser": null, "runAsGroup": null}}')
+    assert chart.pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ("replicsa: 2", "replicsa"),
+        ("watchNamespace: [a]", "watchNamespace"),
+        ("image: {repo: x}", "repo"),
+        ("crds: {enable: true}", "enable"),
+        ("rbac: {aggregate: true}", "aggregate"),
+        ("metrics: {service: {enabeld: true}}", "enabeld"),
+        ("engineImages: {cuda: x}", "cuda"),
+        ("resources: {limit: {memory: 1Gi}}", "limit"),
+        ("podSecurityContext: {runAsUsr: 1}", "runAsUsr"),
+        ("tolerations: [{keys: x}]", "keys"),
+        ("affinity: {nodeAfinity: {}}", "nodeAfinity"),
+        ("extraEnv: [{name: A, valu: b}]", "valu"),
+        ("imagePullSecrets: [registry]", "imagePullSecrets"),
+        ("replicas: two", "replicas"),
+        ("replicas: -1", "replicas"),
+        ("workers: 0", "workers"),
+        ("workers: 1.5", "workers"),
+        ("resyncIntervalSec: 1", "resyncIntervalSec"),
+        ("logLevel: verbose", "logLevel"),
+        ("logFormat: yaml", "logFormat"),
+        ("watchNamespaces: team-a", "watchNamespaces"),
+        ("watchNamespaces: [Team_A]", "watchNamespaces"),
+        ("watchNamespaces: [a, a]", "watchNamespaces"),
+        ("image: {tag: 1.0}", "tag"),
+        ("image: {digest: 'sha256:123'}", "digest"),
+        ("image: {repository: 'has space'}", "repository"),
+        ("image: {pullPolicy: always}", "pullPolicy"),
+        ("httpPort: 80", "httpPort"),
+        ("crds: {keep: 'yes'}", "keep"),
+        ("engineImages: {byResource: {gpu: x}}", "byResource"),
+        ("resources: {limits: {memory: 4 GB}}", "memory"),
+        ("podDisruptionBudget: {maxUnavailable: half}", "maxUnavailable"),
+        ("fullnameOverride: Upper", "fullnameOverride"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
+    message = refusal(values)
+    assert "values don't meet the specifications of the schema" in message
+    assert named in message
+
+
+def test_a_parent_chart_may_pass_its_globals() -> None:
+    assert render('{"global": {"anything": {"at": "all"}}}').names("Deployment")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("{}", "serves the LlamaModels of the whole cluster"),
+        ("watchNamespaces: [team-a, team-b]", "serves the LlamaModels of team-a, team-b"),
+        ("crds: {enabled: false}", "must be there already"),
+        ("crds: {keep: false}", "uninstalling the chart deletes every LlamaModel"),
+        ("rbac: {create: false}", "needs its rights from somebody else"),
+    ],
+)
+def test_the_notes_say_what_to_do_next(values: str, expected: str, tmp_path: Path) -> None:
+    # only `helm install` prints the notes, and Helm 3 wants a cluster for it: here they are rendered as a manifest
+    chart = tmp_path / NAME
+    shutil.copytree(CHART, chart)
+    (chart / "templates" / "NOTES.txt").rename(chart / "NOTES.txt")
+    (chart / "templates" / "notes.yaml").write_text('notes: {{ tpl (.Files.Get "NOTES.txt") . | quote }}')
+    done = template(values, "--show-only", "templates/notes.yaml", chart=chart)
+    assert done.returncode == 0, done.stderr
+    notes = yaml.safe_load(done.stdout)["notes"]
+    assert expected in notes
+    assert "kubectl apply" in notes

@@ -1,0 +1,1 @@
+"""End to end: a real kubelet, a real llama-server, a real GGUF."""

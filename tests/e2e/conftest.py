@@ -1,0 +1,181 @@
+"""The operator in a pod, installed by its chart, on a cluster with a real kubelet and a real llama-server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.audit import AuditLog
+from support.kube import Kube, eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+OPERATOR_NAMESPACE = "llamamodel-system"
+OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:llamamodel-operator"
+RESYNC_SEC = 10
+PYTHON = "/opt/llamamodel/bin/python"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """A cluster with the operator in it."""
+
+    name: str
+    kube: Kube
+    audit_log: Path
+    operator_image: str
+
+    def deploy_operator(self, *values: str) -> None:
+        """Installs or upgrades the chart with the given values (KEY=VALUE)."""
+        settings = [f"resyncIntervalSec={RESYNC_SEC}", *values]
+        _tool("hack/deploy", "operator", "--name", self.name, *(p for v in settings for p in ("--set", v)))
+
+    def storage(self, namespace: str) -> None:
+        """The claim `models`, with Gemma 3 270M on it."""
+        _tool("hack/deploy", "storage", "--name", self.name, "--namespace", namespace)
+
+    @property
+    def system(self) -> Kube:
+        """The operator's own namespace."""
+        return self.kube.within(OPERATOR_NAMESPACE)
+
+    def audit(self) -> AuditLog:
+        """Writes from now on."""
+        return AuditLog(self.audit_log)
+
+    def scale_operator(self, replicas: int) -> None:
+        """Waits until exactly so many pods run, and none that is on its way out."""
+        self.system("scale", "deployment/llamamodel-operator", f"--replicas={replicas}")
+
+        def settled() -> bool:
+            pods = self.operator_pods()
+            return len(pods) == replicas and all(_is_ready(pod) for pod in pods)
+
+        eventually(settled, within=90)
+
+    def operator_pods(self) -> list[dict[str, Any]]:
+        """All of them, also those that are being deleted."""
+        return self.system.list("pods", "app.kubernetes.io/name=llamamodel-operator")
+
+    def leader(self) -> str:
+        """Name of the pod that holds the lease; empty where nobody does."""
+        lease = self.system.get("lease", "llamamodel-operator")
+        holder = (lease or {}).get("spec", {}).get("holderIdentity") or ""
+        return holder.rpartition("_")[0]
+
+
+@pytest.fixture(scope="session")
+def environment() -> Iterator[Environment]:
+    """A cluster of its own, ended afterwards; E2E_CLUSTER names one to use, and to keep, instead."""
+    kept = os.environ.get("E2E_CLUSTER")
+    name = kept or f"e2e-{os.getpid() % 100000}"
+    try:
+        _tool("hack/cluster", "up", "--name", name)
+        status = json.loads(_tool("hack/cluster", "status", "--name", name, "-o", "json"))
+        names = json.loads(_tool("hack/images", "names", "-o", "json"))
+        made = Environment(
+            name=name,
+            kube=Kube(kubeconfig=Path(status["kubeconfig"]), bin_dir=Path(status["binDir"])),
+            audit_log=Path(status["auditLog"]),
+            operator_image=names["operator"],
+        )
+        made.deploy_operator()
+        yield made
+    finally:
+        if not kept:
+            _tool("hack/cluster", "down", "--name", name)
+
+
+@pytest.fixture(scope="module")
+def kube(environment: Environment, request: pytest.FixtureRequest) -> Iterator[Kube]:
+    """A namespace for the module, with the claim `models`; what the module made in it goes at the end."""
+    namespace = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    within = environment.kube.within(namespace)
+    within("create", "namespace", namespace)
+    labels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
+    within("label", "namespace", namespace, *labels)
+    environment.storage(namespace)
+    yield within
+    within("delete", "llamamodels", "--all", "--wait")
+    eventually(lambda: not within.list("pods", "app.kubernetes.io/managed-by=llamamodel-operator"), within=60)
+    within("delete", "namespace", namespace, "--wait=false")
+    within("delete", "persistentvolume", f"models-{namespace}", "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def in_cluster(environment: Environment, kube: Kube) -> Callable[..., str]:
+    """Runs a Python script in a pod of the namespace: a client that reaches Services as clients do."""
+    _start_pod(kube, environment.operator_image, "client")
+
+    def run(script: str, *arguments: str) -> str:
+        return kube("exec", "client", "--", PYTHON, "-c", script, *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def send_signal(environment: Environment) -> Iterator[Callable[[str, str], None]]:
+    """Sends a signal to the operator process of a pod, from outside its container: frozen means frozen."""
+    kube = environment.kube.within("kube-system")
+    _start_pod(kube, environment.operator_image, "signaller", privileged=True)
+
+    def send(pod_uid: str, signal_name: str) -> None:
+        kube("exec", "signaller", "--", PYTHON, "-c", _SIGNAL, pod_uid, signal_name)
+
+    yield send
+    kube.delete("pod", "signaller", "--grace-period=0", "--force")
+
+
+_SIGNAL = """
+import os, pathlib, signal, sys
+uid, name = sys.argv[1:]
+sent = 0
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        cgroup, command = (process / "cgroup").read_text(), (process / "cmdline").read_bytes()
+    except OSError:
+        continue
+    if (uid in cgroup or uid.replace("-", "_") in cgroup) and b"llamamodel-operator" in command:
+        os.kill(int(process.name), getattr(signal, name))
+        sent += 1
+sys.exit(0 if sent == 1 else f"{sent} processes found")
+"""
+
+
+def _start_pod(kube: Kube, image: str, name: str, *, privileged: bool = False) -> None:
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": [PYTHON, "-c", "import time; time.sleep(86400)"],
+        "securityContext": {"privileged": True, "runAsUser": 0} if privileged else restricted,
+    }
+    spec = {"terminationGracePeriodSeconds": 0, "hostPID": privileged, "containers": [container]}
+    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+    kube("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def _tool(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False, timeout=3000
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)} failed, see its output"
+    return done.stdout
