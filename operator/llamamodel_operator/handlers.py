@@ -26,7 +26,7 @@ def make_registry(
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    def login(**_: Any) -> kopf.AiohttpSession:
+    async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=client.server, aiohttp_session=client.new_session())
 
     def watch(resource: Resource) -> None:

@@ -62,7 +62,7 @@ class Environment:
 
     def operator_pods(self) -> list[dict[str, Any]]:
         """All of them, also those that are being deleted."""
-        return self.system.list("pods", "app.kubernetes.io/name=llamamodel-operator")
+        return self.system.select("pods", "app.kubernetes.io/name=llamamodel-operator")
 
     def leader(self) -> str:
         """Name of the pod that holds the lease; empty where nobody does."""
@@ -104,7 +104,7 @@ def kube(environment: Environment, request: pytest.FixtureRequest) -> Iterator[K
     environment.storage(namespace)
     yield within
     within("delete", "llamamodels", "--all", "--wait")
-    eventually(lambda: not within.list("pods", "app.kubernetes.io/managed-by=llamamodel-operator"), within=60)
+    eventually(lambda: not within.select("pods", "app.kubernetes.io/managed-by=llamamodel-operator"), within=60)
     within("delete", "namespace", namespace, "--wait=false")
     within("delete", "persistentvolume", f"models-{namespace}", "--wait=false")
 

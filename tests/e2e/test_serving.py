@@ -57,7 +57,7 @@ def test_metrics_and_slots_are_on(kube: Kube, in_cluster: Callable[..., str]) ->
 
 def test_the_status_says_what_runs(kube: Kube) -> None:
     model = kube.must_get("llamamodel", "gemma")
-    status, (pod,) = model["status"], kube.list("pods", model["status"]["selector"])
+    status, (pod,) = model["status"], kube.select("pods", model["status"]["selector"])
     container = pod["spec"]["containers"][0]
     assert status["phase"] == "Ready"
     assert status["observedGeneration"] == model["metadata"]["generation"]
@@ -82,14 +82,14 @@ def test_kubectl_get_shows_phase_model_and_endpoint(kube: Kube) -> None:
 
 def test_the_pod_is_restricted_and_asks_for_one_gpu(kube: Kube) -> None:
     # The namespace enforces the restricted pod security standard: the pod would not exist otherwise.
-    (pod,) = kube.list("pods", "llamamodel.dev/model=gemma")
+    (pod,) = kube.select("pods", "llamamodel.dev/model=gemma")
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_the_event_tells_when_the_model_became_ready(kube: Kube) -> None:
-    events = kube.list("events.events.k8s.io")
+    events = kube.select("events.events.k8s.io")
     told = [(event["reason"], event["type"]) for event in events if event["regarding"]["kind"] == "LlamaModel"]
     assert told == [("Ready", "Normal")]
 

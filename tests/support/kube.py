@@ -60,7 +60,7 @@ class Kube:
         assert found is not None, f"{kind} {name} does not exist in {self.namespace}"
         return found
 
-    def list(self, kind: str, selector: str = "") -> list[JSON]:
+    def select(self, kind: str, selector: str = "") -> list[JSON]:
         """The objects of a kind in the namespace."""
         items: list[JSON] = json.loads(self("get", kind, "--selector", selector, "-o", "json"))["items"]
         return items
@@ -98,7 +98,7 @@ def condition(raw: Mapping[str, Any] | None, kind: str) -> JSON:
     return found if found.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0) else {}
 
 
-def eventually(probe: Callable[[], T], *, within: float, pause: float = 0.2) -> T:
+def eventually(probe: Callable[[], T | None], *, within: float, pause: float = 0.2) -> T:
     """The first truthy answer of the probe; one that fails an assertion is asked again, until time is up."""
     deadline, last = time.monotonic() + within, "nothing yet"
     while True:

@@ -70,9 +70,14 @@ class Resource:
     plural: str
     kind: str
 
+    @property
+    def api_version(self) -> str:
+        """As objects say it: `apps/v1`, or `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
     def path(self, *, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of a collection, an object or a subresource."""
-        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
         parts = [root, *(("namespaces", namespace) if namespace else ()), self.plural]
         return "/".join([*parts, *(part for part in (name, subresource) if part)])
 

@@ -168,4 +168,5 @@ def _trimmed(resource: Resource, raw: Mapping[str, Any]) -> dict[str, Any]:
             "spec": {"nodeName": (raw.get("spec") or {}).get("nodeName")},
             "status": {name: status[name] for name in _POD_STATUS if name in status},
         }
-    return {**raw, "metadata": metadata}
+    # Items of a list come without these two.
+    return {**raw, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
