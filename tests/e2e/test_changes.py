@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -40,8 +41,8 @@ def identity(kube: Kube) -> list[tuple[str, int]]:
 
 def gpus_in_use(kube: Kube) -> int:
     """As the scheduler counts: all pods that exist and have not finished, also those being deleted."""
-    everywhere = kube.within("")
-    running = [p for p in everywhere.select("pods") if p["status"].get("phase") not in ("Succeeded", "Failed")]
+    everywhere = json.loads(kube("get", "pods", "--all-namespaces", "-o", "json"))["items"]
+    running = [pod for pod in everywhere if pod["status"].get("phase") not in ("Succeeded", "Failed")]
     limits = [c.get("resources", {}).get("limits", {}) for p in running for c in p["spec"]["containers"]]
     return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
 

@@ -14,6 +14,7 @@ from .images import import_archive, write_pause_archive
 from .instance import Instance
 from .kubeapi import KubeApi
 from .kubeconfigs import write_kubeconfig
+from .mounts import make_shared
 from .network import NODE_IP, NODE_NAME, create_netns, dns_answers
 from .node import COREDNS_RBAC, Node
 from .preflight import cni_dir
@@ -81,6 +82,7 @@ class BringUp:
         control_plane = self._control_plane(mode="full", port=_API_PORT)
         node = Node(instance=instance, control_plane=control_plane, cni=plugins)
         with self._console.step("network namespace"):
+            make_shared(instance.data_dir)
             create_netns(instance)
         with self._console.step("etcd and containerd"):
             self._supervisor.start(control_plane.etcd())

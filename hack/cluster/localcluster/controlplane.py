@@ -161,6 +161,7 @@ class ControlPlane:
                 f"--cluster-signing-cert-file={ca.cert}",
                 f"--cluster-signing-key-file={ca.key}",
                 f"--cluster-cidr={POD_CIDR}",
+                f"--flex-volume-plugin-dir={self.instance.data_dir / 'volume-plugins'}",
                 "--profiling=false",
             ],
         )

@@ -1,15 +1,16 @@
-"""Unmounting and removing directories, in that order and never the other way round."""
+"""Mounting, unmounting and removing directories; never removing what is still mounted."""
 
 import ctypes
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ClusterError
 
-__all__ = ["mounts_below", "remove_directories"]
+__all__ = ["make_shared", "mounts_below", "remove_directories"]
 
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
@@ -26,6 +27,15 @@ def mounts_below(directories: Sequence[Path], *, mountinfo: Path = Path("/proc/s
         if any(Path(point).is_relative_to(directory) for directory in directories):
             found.append(point)
     return found[::-1]
+
+
+def make_shared(directory: Path) -> None:
+    """Let what is mounted below a directory appear in every mount namespace that has it."""
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    for command in (["--bind", str(directory), str(directory)], ["--make-shared", str(directory)]):
+        done = subprocess.run(["mount", *command], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ClusterError(f"mount {' '.join(command)}: {done.stderr.strip()}")
 
 
 def remove_directories(directories: Sequence[Path]) -> None:

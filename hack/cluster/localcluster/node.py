@@ -44,6 +44,18 @@ disabled_plugins = [
       Root = "{run}/runc"
 """
 
+# The kubelet keeps its socket for device plugins in a directory that cannot be configured, and
+# empties it when it starts. It gets an empty one of its own there, in a mount namespace in which
+# only the mount that holds this directory is cut off: volumes must still reach containerd.
+_DEVICE_PLUGINS = "/var/lib/kubelet/device-plugins"
+_HIDE_DEVICE_PLUGINS = f"""\
+set -e
+mkdir -p {_DEVICE_PLUGINS} "$0"
+mount --make-private "$(findmnt -n -o TARGET -T {_DEVICE_PLUGINS})"
+mount --bind "$0" {_DEVICE_PLUGINS}
+exec "$@"
+"""
+
 # There is no way out of this cluster: names outside it are refused at once.
 _COREFILE = f"""\
 {CLUSTER_DOMAIN}:53 in-addr.arpa:53 ip6.arpa:53 {{
@@ -153,6 +165,8 @@ class Node:
         return Component(
             name="kubelet",
             argv=[
+                *("unshare", "--mount", "--propagation=unchanged", "--"),
+                *("sh", "-c", _HIDE_DEVICE_PLUGINS, str(self.instance.data_dir / "device-plugins")),
                 f"{self.control_plane.bin_dir}/kubelet",
                 f"--config={self._write('kubelet.yaml', config)}",
                 f"--kubeconfig={self.control_plane.kubelet_kubeconfig()}",

@@ -27,6 +27,8 @@ _DEBIAN_PACKAGES = {
     "conntrack": "conntrack",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "findmnt": "util-linux",
     "mount": "mount",
 }
 

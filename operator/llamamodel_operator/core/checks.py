@@ -178,7 +178,7 @@ def unschedulable(now: Situation) -> Verdict | None:
             return Verdict(
                 reason=Reason.UNSCHEDULABLE,
                 message=f"pod {pod.name} fits no node: {pod.unschedulable.rstrip('.')}{hint}",
-                phase=Phase.PENDING,
+                phase=Phase.UPDATING if now.ready_count else Phase.PENDING,
             )
     return None
 
