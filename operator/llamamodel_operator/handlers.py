@@ -7,7 +7,7 @@ from typing import Any
 
 import kopf
 
-from llamamodel_operator.api.labels import MANAGER, MODEL_LABEL
+from llamamodel_operator.api.labels import MODEL_LABEL
 from llamamodel_operator.shell.client import ClusterClient, Resource
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.resync import label_selector, models_of
@@ -62,9 +62,42 @@ def make_settings() -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = 20  # below the pod's grace period of 30 s
     settings.watching.chunk_size = 200
     settings.peering.standalone = True  # leadership is by Lease
-    settings.persistence.finalizer = f"{MANAGER}/never-used"
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     for resource in CACHED:
         if selector := label_selector(resource):
             name = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
             settings.watching.label_selectors[name] = selector
     return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """`on.event` handlers need no difference to an earlier state: none is computed, and none can be stored."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ARG002
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        pass
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        pass
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """`on.event` handlers have no progress: none is looked for, and none can be stored."""
+
+    def fetch(self, **_: Any) -> None:
+        pass
+
+    def store(self, **_: Any) -> None:
+        pass
+
+    def purge(self, **_: Any) -> None:
+        pass
+
+    def touch(self, **_: Any) -> None:
+        pass
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

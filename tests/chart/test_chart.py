@@ -51,7 +51,7 @@ WAY_TO_SET = {
 
 Rule = tuple[str, str, str]
 WORK: set[Rule] = {
-    ("llamamodel.dev", "llamamodels", "list watch"),
+    ("llamamodel.dev", "llamamodels", "get list watch"),
     ("llamamodel.dev", "llamamodels/status", "patch"),
     ("apps", "deployments", "create delete get list patch watch"),
     ("", "services", "create delete get list patch watch"),

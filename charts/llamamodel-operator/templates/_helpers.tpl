@@ -97,7 +97,7 @@ app.kubernetes.io/component: operator
 {{- define "llamamodel-operator.rules" -}}
 - apiGroups: [llamamodel.dev]
   resources: [llamamodels]
-  verbs: [list, watch]
+  verbs: [get, list, watch]
 - apiGroups: [llamamodel.dev]
   resources: [llamamodels/status]
   verbs: [patch]

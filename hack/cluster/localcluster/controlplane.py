@@ -135,6 +135,7 @@ class ControlPlane:
             f"--audit-log-path={self.instance.audit_log}",
             f"--audit-log-maxsize={_AUDIT_LOG_MB}",
             "--profiling=false",
+            "--allow-privileged=true",
         ]
         if self.mode == "api-only":
             # No controller makes service accounts here, and a loopback address is no endpoint.

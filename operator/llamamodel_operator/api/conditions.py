@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from llamamodel_operator.api.base import ApiModel
 
@@ -71,6 +71,10 @@ class Reason(StrEnum):
     NO_POD_AVAILABLE = "NoPodAvailable"
 
 
+_LONGEST_MESSAGE = 4096
+"""Longer ones, such as an admission webhook's, are cut: a status is read by people and stays small."""
+
+
 class Condition(ApiModel):
     """One observation of a LlamaModel, in the form of `metav1.Condition`."""
 
@@ -80,7 +84,7 @@ class Condition(ApiModel):
     """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     """Why, in one CamelCase word that programs may rely on."""
-    message: Annotated[str, Field(max_length=32768)]
+    message: Annotated[str, BeforeValidator(lambda text: text[:_LONGEST_MESSAGE]), Field(max_length=32768)]
     """Why, in a sentence for people: what was found and what to do."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When the status last changed from one value to another."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from llamamodel_operator.api.base import ApiModel, cel
 
@@ -39,14 +39,26 @@ class FlashAttention(StrEnum):
     DISABLED = "disabled"
 
 
+_MOST_LAYERS = 100_000
+
+
+def _layers(value: object) -> object:
+    if value in ("auto", "all"):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_LAYERS:
+        return value
+    raise ValueError(f"must be auto, all, or a number of layers from 0 on; found {value!r}")
+
+
 GpuLayers = Annotated[
-    Literal["auto", "all"] | Annotated[int, Field(ge=0, le=100_000)],
+    Literal["auto", "all"] | int,
+    BeforeValidator(_layers),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
             **cel(
                 (
-                    "type(self) == int ? (self >= 0 && self <= 100000) : self in ['auto', 'all']",
+                    f"type(self) == int ? (self >= 0 && self <= {_MOST_LAYERS}) : self in ['auto', 'all']",
                     "must be auto, all, or a number of layers from 0 on",
                     "'must be auto, all, or a number of layers from 0 on; found \"' + string(self) + '\"'",
                 )

@@ -13,6 +13,9 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MODEL_LABEL = f"{GROUP}/model"
 """The child name of the LlamaModel (its own name where that is a valid Service name). Selects the pods."""
 
+REVISION_LABEL = f"{GROUP}/revision"
+"""Digest of the pod template, on pods: tells those of the present spec from those of earlier ones."""
+
 APPLIED_HASH_ANNOTATION = f"{GROUP}/applied-hash"
 """Digest of what was last applied to a child: tells a field that is no longer wanted from one that never was."""
 
@@ -35,4 +38,5 @@ __all__ = [
     "NAME_LABEL",
     "RESERVED_LABELS",
     "RESERVED_PREFIX",
+    "REVISION_LABEL",
 ]

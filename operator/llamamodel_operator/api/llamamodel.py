@@ -68,7 +68,7 @@ class LlamaModel:
 
 def _sentences(error: ValidationError) -> list[str]:
     return [
-        f"spec.{'.'.join(str(part) for part in problem['loc'])}: "
+        f"{'.'.join(['spec', *(str(part) for part in problem['loc'])])}: "
         f"{problem['msg'].removeprefix('Value error, ')}"
         + ("" if problem["type"] in ("missing", "value_error") else f" (found {problem['input']!r})")
         for problem in error.errors(include_url=False)

@@ -6,12 +6,14 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
 __all__ = ["Quantity", "parse_quantity", "same_quantity"]
 
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-_PATTERN = re.compile(r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))(?P<suffix>[eE][+-]?\d+|[KMGTPE]i|[numkMGTPE])?")
+_PATTERN = re.compile(
+    r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))(?P<suffix>[eE][+-]?\d{1,3}|[KMGTPE]i|[numkMGTPE])?", re.ASCII
+)
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
@@ -43,7 +45,9 @@ def same_quantity(left: object, right: object) -> bool:
         return False
 
 
-def _checked(value: str | int) -> str:
+def _checked(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{value!r} must be a whole number, or text such as 4Gi or 500m")
     parse_quantity(value)
     return str(value)
 
@@ -52,7 +56,7 @@ _EXPECTED = "write a number and a unit without a space, such as 4Gi or 500m"
 
 Quantity = Annotated[
     str | int,
-    AfterValidator(_checked),
+    BeforeValidator(_checked),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,

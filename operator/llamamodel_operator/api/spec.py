@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from llamamodel_operator.api.base import ApiModel, cel, kubernetes_type
 from llamamodel_operator.api.engine import EngineSpec
@@ -38,6 +39,8 @@ def _relative_file(path: str) -> str:
         raise ValueError(f"{path!r} must not contain '..': name the file from the root of the volume")
     if path.endswith("/"):
         raise ValueError(f"{path!r} must name a file, not a folder")
+    if any(unicodedata.category(character) == "Cc" for character in path):
+        raise ValueError(f"{path!r} must not contain control characters")
     return path
 
 
@@ -277,6 +280,13 @@ class LlamaModelSpec(ApiModel):
             )
         )
     }
+
+    @model_validator(mode="after")
+    def _gpus_in_one_place(self) -> Self:
+        named = {**(self.resources.limits or {}), **(self.resources.requests or {})} if self.resources else {}
+        if self.gpu and self.gpu.resource_name in named:
+            raise ValueError("GPUs are asked for in spec.gpu: remove them from spec.resources")
+        return self
 
     @property
     def wanted_replicas(self) -> int:

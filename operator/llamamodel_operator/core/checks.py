@@ -15,7 +15,7 @@ from llamamodel_operator.core.observed import Observed, Pod
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.times import format_time, parse_time
 
-__all__ = ["CHAIN", "Situation", "Verdict", "pods", "verdict_of"]
+__all__ = ["CHAIN", "Situation", "Verdict", "count_of", "verdict_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,24 @@ class Situation:
         return self.model.spec.wanted_replicas
 
     @property
+    def pods(self) -> tuple[Pod, ...]:
+        """Pods that are not on their way out."""
+        return tuple(pod for pod in self.observed.pods if not pod.terminating)
+
+    @property
+    def current_pods(self) -> tuple[Pod, ...]:
+        """Those of them that run the present spec."""
+        return tuple(pod for pod in self.pods if pod.revision == self.plan.revision)
+
+    @property
     def unready_pods(self) -> tuple[Pod, ...]:
-        return tuple(pod for pod in self.observed.pods if not pod.ready and not pod.terminating)
+        """Those of the present spec that do not answer: what is wrong with them is what is wrong."""
+        return tuple(pod for pod in self.current_pods if not pod.ready)
 
     @property
     def ready_count(self) -> int:
-        return sum(pod.ready for pod in self.observed.pods)
+        """Pods that answer, of whatever spec."""
+        return sum(pod.ready for pod in self.pods)
 
 
 Check: TypeAlias = Callable[[Situation], Verdict | None]
@@ -61,7 +73,7 @@ def refused(now: Situation) -> Verdict | None:
     if not now.observed.refusals:
         return None
     first, *rest = now.observed.refusals
-    more = f" ({len(rest)} more objects were refused)" if rest else ""
+    more = f" ({count_of(len(rest), 'more object')} refused)" if rest else ""
     return Verdict(reason=first.reason, message=first.message + more, phase=Phase.FAILED)
 
 
@@ -74,7 +86,7 @@ def suspended(now: Situation) -> Verdict | None:
         why, what_to_do = Reason.SUSPENDED, "spec.suspend is true; set it to false to serve the model again"
     else:
         why, what_to_do = Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it to serve the model again"
-    stopping = f"; {pods(left)} still stopping" if left else ""
+    stopping = f"; {count_of(left, 'pod')} still stopping" if left else ""
     return Verdict(reason=why, message=what_to_do + stopping, phase=Phase.SUSPENDED, moving=bool(left))
 
 
@@ -156,9 +168,10 @@ def container_keeps_ending(now: Situation) -> Verdict | None:
         if ended is None or pod.started:
             continue
         reason = failure_reason(ended, startup_timeout_sec=now.model.spec.settled_startup_timeout_sec)
+        sentence = failure_sentence(reason, ended, now.model)
         return Verdict(
             reason=reason,
-            message=f"{failure_sentence(reason, ended, now.model)} (pod {pod.name}, restarted {pod.restarts} times)",
+            message=f"{sentence} (pod {pod.name}, {count_of(pod.restarts, 'restart')})",
             phase=Phase.FAILED,
         )
     return None
@@ -166,7 +179,7 @@ def container_keeps_ending(now: Situation) -> Verdict | None:
 
 def unschedulable(now: Situation) -> Verdict | None:
     """No node has room for a pod. While a pod of ours still stops, its room is what the new one waits for."""
-    if any(pod.terminating for pod in now.observed.pods):
+    if len(now.pods) < len(now.observed.pods):
         return None
     for pod in now.unready_pods:
         if pod.unschedulable:
@@ -213,12 +226,9 @@ def loading(now: Situation) -> Verdict | None:
 
 
 def rollout_unfinished(now: Situation) -> Verdict | None:
-    """Fewer pods of this spec answer than wanted, or pods of an earlier spec are still there."""
-    deployment = now.observed.deployment or {}
-    status = deployment.get("status") or {}
-    seen = status.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 1)
-    updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
-    if seen and now.ready_count == updated == total == now.wanted == status.get("readyReplicas", 0):
+    """Fewer pods of this spec answer than wanted, or others are still there."""
+    current = sum(pod.ready for pod in now.current_pods)
+    if current == now.wanted == len(now.pods):
         return None
     if now.ready_count == 0 and any(pod.started for pod in now.unready_pods):
         return Verdict(
@@ -228,7 +238,7 @@ def rollout_unfinished(now: Situation) -> Verdict | None:
             moving=True,
         )
     if now.ready_count == 0:
-        so_far = pods(len(now.unready_pods)) if now.unready_pods else "no pod yet"
+        so_far = count_of(len(now.unready_pods), "pod") if now.unready_pods else "no pod yet"
         return Verdict(
             reason=Reason.STARTING,
             message=f"starting: {so_far}, none answers so far",
@@ -237,8 +247,8 @@ def rollout_unfinished(now: Situation) -> Verdict | None:
         )
     return Verdict(
         reason=Reason.ROLLING_OUT,
-        message=f"{now.ready_count} of {pods(now.wanted)} answer{'s' if now.wanted == 1 else ''},"
-        f" {updated if seen else 0} of this spec",
+        message=f"{count_of(current, 'pod')} of this spec answer{'s' if current == 1 else ''}, {now.wanted} wanted;"
+        f" {count_of(len(now.pods) - len(now.current_pods), 'pod')} of an earlier spec",
         phase=Phase.UPDATING,
         moving=True,
     )
@@ -248,7 +258,7 @@ def all_is_well(now: Situation) -> Verdict:
     """The end of the chain."""
     served = f"as {now.model.served_name} at {now.plan.endpoint}"
     verb = "serves" if now.wanted == 1 else "serve"
-    return Verdict(reason=Reason.READY, message=f"{pods(now.wanted)} {verb} {served}", phase=Phase.READY)
+    return Verdict(reason=Reason.READY, message=f"{count_of(now.wanted, 'pod')} {verb} {served}", phase=Phase.READY)
 
 
 CHAIN: Sequence[Check] = (
@@ -278,6 +288,6 @@ def _deployment_condition(deployment: Mapping[str, Any] | None, kind: str) -> Ma
     return next((c for c in conditions if c.get("type") == kind), {})
 
 
-def pods(count: int) -> str:
-    """A number of pods, in words."""
-    return "1 pod" if count == 1 else f"{count} pods"
+def count_of(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

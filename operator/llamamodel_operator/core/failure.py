@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.observed import Termination
@@ -11,6 +9,10 @@ from llamamodel_operator.core.times import parse_time
 
 __all__ = ["failure_reason", "failure_sentence", "tail"]
 
+_PROBE_SLACK_SEC = 4
+"""The last failing probe comes a period (3 s at most) before the timeout is over; times have whole seconds."""
+_STOP_SLACK_SEC = 60
+"""The grace period of 30 s, and what a busy node takes."""
 _STOPPED_BY_SIGNAL = frozenset({0, 137, 143})
 """Exit codes of a server that the kubelet told to stop: it obeyed, or was killed after the grace period."""
 
@@ -20,8 +22,8 @@ def failure_reason(ended: Termination, *, startup_timeout_sec: int) -> Reason:
     if ended.reason == "OOMKilled":
         return Reason.OUT_OF_MEMORY
     if ended.started_at and ended.finished_at and ended.exit_code in _STOPPED_BY_SIGNAL:
-        lasted = parse_time(ended.finished_at) - parse_time(ended.started_at)
-        if lasted >= timedelta(seconds=startup_timeout_sec - 3):
+        lasted = (parse_time(ended.finished_at) - parse_time(ended.started_at)).total_seconds()
+        if max(1, startup_timeout_sec - _PROBE_SLACK_SEC) <= lasted <= startup_timeout_sec + _STOP_SLACK_SEC:
             return Reason.STARTUP_TIMEOUT
     return Reason.CRASH_LOOP
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.api.labels import REVISION_LABEL
 
 __all__ = ["Claim", "Observed", "Pod", "Refusal", "Termination"]
 
@@ -51,6 +52,7 @@ class Pod:
     """What matters of a pod: where it is on its way, and how its container last ended.
 
     Attributes:
+        revision: digest of the template that it was made from.
         ready: it answers and is not being deleted.
         terminating: it is being deleted.
         unschedulable: the scheduler's message while no node fits.
@@ -62,6 +64,7 @@ class Pod:
     """
 
     name: str
+    revision: str = ""
     node: str = ""
     ready: bool = False
     terminating: bool = False
@@ -88,6 +91,7 @@ class Pod:
         unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
         return cls(
             name=metadata["name"],
+            revision=(metadata.get("labels") or {}).get(REVISION_LABEL, ""),
             node=(raw.get("spec") or {}).get("nodeName") or "",
             ready=conditions.get("Ready", {}).get("status") == "True" and not terminating,
             terminating=terminating,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION
+from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.engine.argv import PORT
 from llamamodel_operator.core.objects.deployment import build_deployment
@@ -47,6 +47,7 @@ class Plan:
 
     Attributes:
         name: of every child.
+        revision: digest of the pod template, which the pods carry as a label.
         image: of the container.
         command: program and arguments as the user would type them.
         endpoint: base URL inside the cluster.
@@ -54,6 +55,7 @@ class Plan:
     """
 
     name: str
+    revision: str
     image: str
     command: tuple[str, ...]
     endpoint: str
@@ -65,19 +67,26 @@ def make_plan(model: LlamaModel, *, images: ImageDefaults) -> Plan:
     name = child_name(model.name)
     image = images.choose(model)
     deployment = build_deployment(model, image=image)
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    template = deployment["spec"]["template"]
+    revision = _digest(template)
+    template["metadata"]["labels"][REVISION_LABEL] = revision
+    (container,) = template["spec"]["containers"]
     return Plan(
         name=name,
+        revision=revision,
         image=image,
-        command=("llama-server", *(argument.replace("$$(", "$(") for argument in container["args"])),
+        command=("llama-server", *(argument.replace("$$", "$") for argument in container["args"])),
         endpoint=f"http://{name}.{model.namespace}.svc:{PORT}",
         objects=tuple(_stamped(child) for child in (deployment, build_service(model))),
     )
 
 
 def _stamped(child: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(child, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     metadata = child["metadata"]
-    annotations = {**metadata.get("annotations", {}), APPLIED_HASH_ANNOTATION: digest}
+    annotations = {**metadata.get("annotations", {}), APPLIED_HASH_ANNOTATION: _digest(child)}
     return {**child, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

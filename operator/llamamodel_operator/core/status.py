@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from llamamodel_operator.api.base import ApiModel
 from llamamodel_operator.api.conditions import (
     Condition,
     ConditionStatus,
@@ -15,7 +18,7 @@ from llamamodel_operator.api.conditions import (
 )
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import EngineStatus, LastFailure, LlamaModelStatus, Phase
-from llamamodel_operator.core.checks import Situation, Verdict, pods, verdict_of
+from llamamodel_operator.core.checks import Situation, Verdict, count_of, verdict_of
 from llamamodel_operator.core.failure import failure_reason, tail
 from llamamodel_operator.core.objects.names import selector
 from llamamodel_operator.core.observed import Observed
@@ -33,7 +36,7 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
     return LlamaModelStatus(
         observed_generation=model.generation,
         phase=verdict.phase,
-        replicas=sum(not pod.terminating for pod in observed.pods),
+        replicas=len(situation.pods),
         ready_replicas=situation.ready_count,
         selector=",".join(f"{key}={value}" for key, value in selector(plan.name).items()),
         endpoint=plan.endpoint,
@@ -64,6 +67,11 @@ def invalid_status(*, generation: int, message: str, before: Mapping[str, Any], 
         replicas=before.get("replicas", 0),
         ready_replicas=before.get("readyReplicas", 0),
         selector=before.get("selector"),
+        endpoint=before.get("endpoint"),
+        served_model_name=before.get("servedModelName"),
+        engine=_stored(EngineStatus, before.get("engine")),
+        command=before.get("command"),
+        last_failure=_stored(LastFailure, before.get("lastFailure")),
         conditions=list(carry_transition_times(conditions, before=before.get("conditions") or [])),
     )
 
@@ -95,7 +103,10 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
         yield condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the spec is valid and all objects exist")
     if now.ready_count:
         yield condition(
-            ConditionType.AVAILABLE, True, Reason.PODS_AVAILABLE, f"requests are answered by {pods(now.ready_count)}"
+            ConditionType.AVAILABLE,
+            True,
+            Reason.PODS_AVAILABLE,
+            f"requests are answered by {count_of(now.ready_count, 'pod')}",
         )
     else:
         yield condition(ConditionType.AVAILABLE, False, Reason.NO_POD_AVAILABLE, "no pod answers requests")
@@ -108,9 +119,11 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
 
 
 def _last_failure(now: Situation) -> LastFailure | None:
-    ended = [pod.last_termination for pod in now.observed.pods if pod.last_termination and not pod.terminating]
-    if ended:
-        latest = max(ended, key=lambda termination: termination.finished_at)
+    """Of the present spec: the newest end that a pod of it still knows, else the one that was known before."""
+    ended = [pod.last_termination for pod in now.current_pods]
+    dated = [termination for termination in ended if termination is not None and termination.finished_at]
+    if dated:
+        latest = max(dated, key=lambda termination: termination.finished_at)
         timeout = now.model.spec.settled_startup_timeout_sec
         return LastFailure(
             reason=failure_reason(latest, startup_timeout_sec=timeout),
@@ -119,6 +132,17 @@ def _last_failure(now: Situation) -> LastFailure | None:
             time=latest.finished_at,
         )
     before = now.model.status
-    if before.get("lastFailure") and before.get("observedGeneration") == now.model.generation:
-        return LastFailure.model_validate(before["lastFailure"])
-    return None
+    if before.get("observedGeneration") != now.model.generation:
+        return None
+    return _stored(LastFailure, before.get("lastFailure"))
+
+
+T = TypeVar("T", bound=ApiModel)
+
+
+def _stored(kind: type[T], raw: object) -> T | None:
+    """A part of the stored status, where it is there and of today's form."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError:
+        return None

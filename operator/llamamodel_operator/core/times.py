@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 __all__ = ["format_time", "parse_time"]
 
@@ -14,4 +14,4 @@ def parse_time(text: str) -> datetime:
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC, whole seconds, as Kubernetes writes it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -209,6 +209,19 @@ class ClusterClient:
             content_type="application/apply-patch+yaml",  # JSON is YAML
         )
 
+    async def merge(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+        """JSON merge patch: lists are replaced as a whole. Raises ApiError."""
+        metadata = body["metadata"]
+        return await self._write(
+            "PATCH",
+            resource,
+            resource.path(namespace=metadata.get("namespace"), name=metadata["name"]),
+            verb="patch",
+            params={"fieldManager": MANAGER},
+            body=body,
+            content_type="application/merge-patch+json",
+        )
+
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         """Raises ApiError (409 where it exists)."""
         path = resource.path(namespace=body["metadata"].get("namespace"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import aiohttp
+
 from llamamodel_operator.api.base import API_VERSION, KIND
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.labels import MANAGER
@@ -39,9 +41,10 @@ class TransitionEvent:
         """Events are a courtesy: what cannot be sent is logged, and nothing else suffers."""
         try:
             await client.create(EVENTS, self.body)
-        except ApiError as error:
-            if error.status != 409:
-                _log.warning("an event could not be written: %s", error)
+        except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, ApiError) and error.status == 409:
+                return  # it was told before
+            _log.warning("an event could not be written: %s", str(error) or type(error).__name__)
 
 
 def transition_event(
@@ -63,14 +66,14 @@ def transition_event(
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{metadata['name'][:220]}.{int(now.timestamp() * 1_000_000):x}",
+                "name": f"{metadata['name'][:220].rstrip('-.')}.{int(now.timestamp() * 1_000_000):x}",
                 "namespace": metadata["namespace"],
             },
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": "Normal" if reason in _NORMAL else "Warning",
             "reason": reason,
             "action": "Reconcile",
-            "note": after.get("message", "")[:1024],
+            "note": after.get("message", "").encode()[:1024].decode(errors="ignore"),
             "regarding": regarding,
             "reportingController": f"llamamodel.dev/{MANAGER}",
             "reportingInstance": MANAGER,

@@ -89,9 +89,9 @@ class LeaseLock:
                 async with asyncio.timeout(RENEW_DEADLINE_SEC - (self._clock() - self._renewed)):
                     await self._renew()
             except ApiError as error:
-                if error.status in (404, 409):
+                if error.status == 404:
                     self._renewed = float("-inf")
-                    raise LeaseLostError(f"somebody else took the lease: {error.message}") from None
+                    raise LeaseLostError("somebody deleted the lease") from None
                 self._report(error)
             except _FAILURES as error:
                 self._report(error)
@@ -123,7 +123,7 @@ class LeaseLock:
             if lease is None:
                 self._held = await self._client.create(LEASES, self._record(transitions=0))
             elif self._is_free(lease):
-                transitions = (lease["spec"].get("leaseTransitions") or 0) + 1
+                transitions = ((lease.get("spec") or {}).get("leaseTransitions") or 0) + 1
                 record = self._record(transitions=transitions)
                 body = {**lease, "spec": record["spec"]}
                 self._held = await self._client.replace(LEASES, body)
@@ -140,8 +140,24 @@ class LeaseLock:
         assert self._held is not None  # noqa: S101 (keep follows acquire)
         asked = self._clock()
         body = {**self._held, "spec": {**self._held["spec"], "renewTime": _micro_time()}}
-        self._held = await self._client.replace(LEASES, body)
+        try:
+            self._held = await self._client.replace(LEASES, body)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            await self._look_again()
+            return
         self._renewed = asked
+
+    async def _look_again(self) -> None:
+        """After a conflict: with ourselves, where the answer to a renewal was lost, or with whoever leads now."""
+        lease = await self._client.get(LEASES, namespace=self._namespace, name=self._name)
+        holder = ((lease or {}).get("spec") or {}).get("holderIdentity") or "nobody"
+        if lease is None or holder != self._identity:
+            self._renewed = float("-inf")
+            raise LeaseLostError(f"{holder} holds the lease now")
+        self._held = lease
+        await self._renew()
 
     def _report(self, error: BaseException) -> None:
         """Says once what is wrong, not every two seconds."""

@@ -95,6 +95,10 @@ class KeyedQueue(Generic[K]):
             try:
                 async with asyncio.timeout(self._pass_timeout):
                     await self._work(key)
+            except asyncio.CancelledError as error:
+                if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise
+                self._failed(key, entry, RuntimeError(f"the pass was cancelled from inside: {error}"))
             except Exception as error:
                 self._failed(key, entry, error)
             else:

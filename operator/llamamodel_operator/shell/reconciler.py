@@ -91,7 +91,7 @@ class Reconciler:
         if live is None:
             live = await self._client.get(resource, namespace=key.namespace, name=key.name)
         if live is not None:
-            if _controller_uid(live) != model.uid:
+            if not _is_ours(live, desired, model):
                 return _not_ours(desired, live)
             changed = set(differences(desired, live)) - self._settled.get((resource.kind, key), frozenset())
             if not changed:
@@ -102,7 +102,7 @@ class Reconciler:
                 _log.warning("putting %s back: %s", resource.kind, "; ".join(sorted(changed)), extra=_about(model))
             desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
         try:
-            written = await self._client.apply(resource, desired)
+            written = await self._write(resource, desired, existing=live is not None)
         except ApiError as error:
             if error.transient or error.status in (401, 409):
                 raise
@@ -110,6 +110,17 @@ class Reconciler:
         self._store.put(resource, written)
         self._settle(resource, key, frozenset(differences(desired, written)))
         return None
+
+    async def _write(self, resource: Resource, desired: Mapping[str, Any], *, existing: bool) -> dict[str, Any]:
+        """Server-side apply. Where a hand edit cannot stand beside it (a port under another number but the same name,
+        a volume or probe of another kind), our lists first replace the edited ones as a whole."""
+        try:
+            return await self._client.apply(resource, desired)
+        except ApiError as error:
+            if not existing or error.status != 422:
+                raise
+        await self._client.merge(resource, desired)
+        return await self._client.apply(resource, desired)
 
     def _settle(self, resource: Resource, key: Key, kept: frozenset[str]) -> None:
         """Remembers what the API server keeps otherwise than it was sent; sending it again would change nothing."""
@@ -136,9 +147,10 @@ class Reconciler:
     def _observe(self, model: LlamaModel, plan: Plan, refusals: tuple[Refusal, ...]) -> Observed:
         child, claim_name = Key(model.namespace, plan.name), model.spec.model.pvc.claim_name
         deployment = self._store.get(DEPLOYMENTS, child)
-        pods = self._store.select(PODS, child)
+        somebody_elses = deployment is not None and _controller_uid(deployment) != model.uid
+        pods = [] if somebody_elses else self._store.select(PODS, child)
         return Observed(
-            deployment=deployment if deployment and _controller_uid(deployment) == model.uid else None,
+            deployment=None if somebody_elses else deployment,
             pods=tuple(Pod.parse(pod, container=CONTAINER) for pod in pods if not _finished(pod)),
             claim=_claim(claim_name, self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, claim_name))),
             refusals=refusals,
@@ -163,15 +175,25 @@ class Reconciler:
         try:
             written = await self._client.apply(MODELS, body, subresource="status")
         except ApiError as error:
-            if error.status in (404, 409):
-                return  # deleted meanwhile; a new one of the same name gets its own pass
-            raise
+            if error.status not in (404, 409):
+                raise
+            await self._look_again(raw)
+            return
         self._store.put(MODELS, written)
         if written["metadata"].get("generation") != metadata.get("generation"):
             self._again(Key.of(raw))  # the answer brought a newer spec, its event will tell us nothing new
         _log.info("%s: %s", desired["phase"], _ready(desired).get("message", ""), extra={"model": str(Key.of(raw))})
         if event := transition_event(metadata, before=_ready(before), after=_ready(desired), now=self._now()):
             await event.send(self._client)
+
+    async def _look_again(self, raw: Mapping[str, Any]) -> None:
+        """After a write that found no such LlamaModel: it is gone, or another one bears its name."""
+        key = Key.of(raw)
+        live = await self._client.get(MODELS, namespace=key.namespace, name=key.name)
+        if live is None:
+            self._store.discard(MODELS, key)
+        elif self._store.put(MODELS, live):
+            self._again(key)
 
     def models_by_phase(self) -> Mapping[str, int]:
         """How many LlamaModels stand where, as their status says."""
@@ -191,6 +213,15 @@ def _claim(name: str, raw: Mapping[str, Any] | None) -> Claim:
 def _controller_uid(raw: Mapping[str, Any]) -> str | None:
     owners = raw["metadata"].get("ownerReferences") or []
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _is_ours(live: Mapping[str, Any], desired: Mapping[str, Any], model: LlamaModel) -> bool:
+    """Ours by its owner; or ours by its marks where it has no owner any more (deleted with --cascade=orphan)."""
+    owner = _controller_uid(live)
+    if owner is not None:
+        return owner == model.uid
+    labels, wanted = live["metadata"].get("labels") or {}, desired["metadata"]["labels"]
+    return _applied_hash(live) is not None and all(labels.get(key) == value for key, value in wanted.items())
 
 
 def _applied_hash(raw: Mapping[str, Any]) -> str | None:

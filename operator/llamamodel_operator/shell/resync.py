@@ -43,6 +43,8 @@ def models_of(store: Store, resource: Resource, key: Key, label: str | None) -> 
         return (key,)
     if resource is PERSISTENT_VOLUME_CLAIMS:
         return store.keys_in(MODELS, claim_group(key))
+    if resource in CHILDREN:
+        return store.keys_in(MODELS, key)  # by its name, since somebody may have edited its labels
     return store.keys_in(MODELS, Key(key.namespace, label)) if label else ()
 
 
@@ -78,8 +80,7 @@ class Resync:
         while True:
             try:
                 for resource in CACHED:
-                    async for raw in self._list(resource):
-                        self._store.put(resource, raw)
+                    await self._fill(resource)
                 break
             except ApiError as error:
                 if error.status == 404:
@@ -87,10 +88,18 @@ class Resync:
                 else:
                     _log.error("the cluster cannot be read: %s", error)
             except _UNREACHABLE as error:
-                _log.error("the API server does not answer: %s", error or type(error).__name__)
+                _log.error("the API server does not answer: %s", str(error) or type(error).__name__)
             await asyncio.sleep(5)
         self.last_success = asyncio.get_running_loop().time()
         self._enqueue_all()
+
+    async def _fill(self, resource: Resource) -> None:
+        left_from_an_earlier_try = set(self._store.keys(resource))
+        async for raw in self._list(resource):
+            self._store.put(resource, raw)
+            left_from_an_earlier_try.discard(Key.of(raw))
+        for key in left_from_an_earlier_try:
+            self._store.discard(resource, key)
 
     async def run(self) -> None:
         """Compares for ever."""
@@ -99,7 +108,8 @@ class Resync:
             try:
                 await self.compare()
             except (ApiError, *_UNREACHABLE) as error:
-                _log.warning("resync failed, the next one is in %.0f s: %s", self._interval_sec, error)
+                reason = str(error) or type(error).__name__
+                _log.warning("resync failed, the next one is in %.0f s: %s", self._interval_sec, reason)
 
     async def compare(self) -> None:
         """One comparison. What is newer than the cache gets a moment to arrive by its watch."""

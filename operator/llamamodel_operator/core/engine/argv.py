@@ -35,8 +35,8 @@ def build_argv(model: LlamaModel, *, model_path: str) -> tuple[str, ...]:
 
 
 def escape_references(value: str) -> str:
-    """The value such that the kubelet passes it on as it is: `$(NAME)` in an argument would be replaced."""
-    return value.replace("$(", "$$(")
+    """The value such that the kubelet passes it on as it is: it replaces `$(NAME)`, and reads `$$` as `$`."""
+    return value.replace("$", "$$")
 
 
 def _flags(model: LlamaModel, model_path: str) -> Iterator[_Flag]:

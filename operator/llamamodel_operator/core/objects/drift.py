@@ -22,7 +22,13 @@ _MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
 """Lists that server-side apply merges item by item (`x-kubernetes-list-map-keys`); foreign items may stand in
 them. Every other list is ours as a whole."""
 
+_ATOMIC_MAPS = frozenset({"nodeSelector", "selector"})
+"""Maps that are ours as a whole: one more entry changes what they select."""
+
 _QUANTITY_MAPS = frozenset({"limits", "requests"})
+_MEMBERS_OF_UNIONS = frozenset({"emptyDir"})
+"""Maps that say something by being there, even empty."""
+
 _QUANTITY_FIELDS = frozenset({"divisor", "sizeLimit"})
 
 
@@ -49,11 +55,14 @@ def _same_scalar(desired: object, live: object, path: str) -> bool:
 
 
 def _map_differences(desired: Mapping[str, Any], live: object, path: str) -> Iterator[str]:
-    if live is None and not desired:
+    name = path.rsplit(".", 1)[-1]
+    if live is None and not desired and name not in _MEMBERS_OF_UNIONS:
         return
     if not isinstance(live, Mapping):
         yield f"{path} is {live!r}, not a map"
         return
+    if name in _ATOMIC_MAPS:
+        yield from (f"{path}.{key} is there" for key in sorted(live.keys() - desired.keys()))
     for key, value in desired.items():
         yield from differences(value, live.get(key), path=f"{path}.{key}" if path else key)
 
