@@ -74,7 +74,7 @@ test-chart: ## The chart, rendered and linted by helm
 	$(RUN) pytest tests/chart $(PYTEST_ARGS)
 
 .PHONY: e2e
-e2e: ## The operator in a pod, the real kubelet, the real llama-server; E2E_KUBECONFIG takes any cluster
+e2e: ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep
 	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: bench-reconcile

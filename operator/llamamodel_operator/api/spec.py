@@ -78,6 +78,18 @@ class ModelSource(ApiModel):
     """A file on a PersistentVolumeClaim."""
 
 
+def _keyed_by(*keys: str) -> dict[str, Any]:
+    """The list may hold only one item with these keys, as the pod's own list."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+class SecretReference(ApiModel):
+    """A Secret in the namespace of the LlamaModel."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the Secret."""
+
+
 class PullPolicy(StrEnum):
     """When the kubelet pulls an image."""
 
@@ -196,8 +208,7 @@ class LlamaModelSpec(ApiModel):
     """When the image is pulled. Unset: Always for the tag latest, else IfNotPresent."""
 
     image_pull_secrets: Annotated[
-        list[dict[str, Any]] | None,
-        Field(max_length=32, json_schema_extra={"items": kubernetes_type("core.v1.LocalObjectReference")}),
+        list[SecretReference] | None, Field(max_length=32, json_schema_extra=_keyed_by("name"))
     ] = None
     """Secrets in the namespace of the LlamaModel that open private registries."""
 
@@ -217,11 +228,7 @@ class LlamaModelSpec(ApiModel):
         list[dict[str, Any]] | None,
         Field(
             max_length=128,
-            json_schema_extra={
-                "items": kubernetes_type("core.v1.EnvVar"),
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["name"],
-            },
+            json_schema_extra={"items": kubernetes_type("core.v1.EnvVar"), **_keyed_by("name")},
         ),
     ] = None
     """Environment variables of the container. Command line arguments, which the operator sets from the fields
@@ -247,7 +254,13 @@ class LlamaModelSpec(ApiModel):
 
     topology_spread_constraints: Annotated[
         list[dict[str, Any]] | None,
-        Field(max_length=16, json_schema_extra={"items": kubernetes_type("core.v1.TopologySpreadConstraint")}),
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "items": kubernetes_type("core.v1.TopologySpreadConstraint"),
+                **_keyed_by("topologyKey", "whenUnsatisfiable"),
+            },
+        ),
     ] = None
     """How the pods are spread over zones and nodes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -209,17 +209,39 @@ class ClusterClient:
             content_type="application/apply-patch+yaml",  # JSON is YAML
         )
 
-    async def merge(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
-        """JSON merge patch: lists are replaced as a whole. Raises ApiError."""
+    async def overwrite(self, resource: Resource, body: Mapping[str, Any]) -> None:
+        """Makes the spec's lists what the body has, foreign items included, by a JSON merge patch.
+
+        That makes us an owner by update beside the one by apply, and such a field stays when apply drops it; so
+        that ownership is given up again (as client-go's csaupgrade does). Raises ApiError.
+        """
         metadata = body["metadata"]
-        return await self._write(
+        path = resource.path(namespace=metadata.get("namespace"), name=metadata["name"])
+        written = await self._write(
             "PATCH",
             resource,
-            resource.path(namespace=metadata.get("namespace"), name=metadata["name"]),
+            path,
             verb="patch",
             params={"fieldManager": MANAGER},
-            body=body,
+            body={"spec": body["spec"]},
             content_type="application/merge-patch+json",
+        )
+        others = [
+            entry
+            for entry in written["metadata"].get("managedFields") or []
+            if (entry.get("manager"), entry.get("operation"), entry.get("subresource")) != (MANAGER, "Update", None)
+        ]
+        version = written["metadata"]["resourceVersion"]
+        await self._write(
+            "PATCH",
+            resource,
+            path,
+            verb="patch",
+            body=[
+                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                {"op": "replace", "path": "/metadata/managedFields", "value": others},
+            ],
+            content_type="application/json-patch+json",
         )
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,7 +273,7 @@ class ClusterClient:
         path: str,
         *,
         verb: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _NORMAL = frozenset({Reason.READY, Reason.SUSPENDED, Reason.SCALED_TO_ZERO})
 
 @dataclass(frozen=True, kw_only=True)
 class TransitionEvent:
-    """An Event about a LlamaModel. Its name is made of what it tells, so that it is not told twice."""
+    """An Event about a LlamaModel."""
 
     body: Mapping[str, Any]
 
@@ -43,7 +43,7 @@ class TransitionEvent:
             await client.create(EVENTS, self.body)
         except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(error, ApiError) and error.status == 409:
-                return  # it was told before
+                return  # its name has the time in it: this very one was sent before
             _log.warning("an event could not be written: %s", str(error) or type(error).__name__)
 
 
@@ -52,7 +52,8 @@ def transition_event(
 ) -> TransitionEvent | None:
     """The event for a changed Ready condition, or None where the change is only a step on the way."""
     reason = after.get("reason", "")
-    if reason == before.get("reason") or reason in _QUIET:
+    stopped_being_ready = before.get("status") == "True" and after.get("status") != "True"
+    if reason == before.get("reason") or (reason in _QUIET and not stopped_being_ready):
         return None
     regarding = {
         "apiVersion": API_VERSION,
@@ -70,7 +71,7 @@ def transition_event(
                 "namespace": metadata["namespace"],
             },
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "type": "Normal" if reason in _NORMAL else "Warning",
+            "type": "Normal" if reason in _NORMAL | _QUIET else "Warning",
             "reason": reason,
             "action": "Reconcile",
             "note": after.get("message", "").encode()[:1024].decode(errors="ignore"),

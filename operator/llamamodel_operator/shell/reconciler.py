@@ -14,6 +14,7 @@ from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, CONTAINER, M
 from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
 from llamamodel_operator.api.status import LlamaModelStatus
 from llamamodel_operator.core.objects.drift import differences
+from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
 from llamamodel_operator.core.plan import ImageDefaults, Plan, make_plan
 from llamamodel_operator.core.status import invalid_status, make_status, status_differs
@@ -70,6 +71,8 @@ class Reconciler:
         """
         raw = self._store.get(MODELS, key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
+            for resource in CHILDREN:
+                self._settled.pop((resource.kind, Key(key.namespace, child_name(key.name))), None)
             return  # the garbage collector takes the children
         try:
             model = LlamaModel.parse(raw)
@@ -119,7 +122,7 @@ class Reconciler:
         except ApiError as error:
             if not existing or error.status != 422:
                 raise
-        await self._client.merge(resource, desired)
+        await self._client.overwrite(resource, desired)
         return await self._client.apply(resource, desired)
 
     def _settle(self, resource: Resource, key: Key, kept: frozenset[str]) -> None:

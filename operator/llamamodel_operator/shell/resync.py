@@ -43,9 +43,10 @@ def models_of(store: Store, resource: Resource, key: Key, label: str | None) -> 
         return (key,)
     if resource is PERSISTENT_VOLUME_CLAIMS:
         return store.keys_in(MODELS, claim_group(key))
-    if resource in CHILDREN:
-        return store.keys_in(MODELS, key)  # by its name, since somebody may have edited its labels
-    return store.keys_in(MODELS, Key(key.namespace, label)) if label else ()
+    by_label = store.keys_in(MODELS, Key(key.namespace, label)) if label else ()
+    if resource in CHILDREN:  # by its name too, since somebody may have edited its labels
+        return tuple({*by_label, *store.keys_in(MODELS, key)})
+    return by_label
 
 
 class Resync:

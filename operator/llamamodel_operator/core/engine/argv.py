@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import ROUND_CEILING
 from typing import TypeAlias
 
-from llamamodel_operator.api.engine import FlashAttention
+from llamamodel_operator.api.engine import MOST_THREADS, FlashAttention
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.quantity import parse_quantity
 from llamamodel_operator.api.spec import LlamaModelSpec
@@ -79,7 +79,8 @@ def _threads(spec: LlamaModelSpec) -> int | None:
     limits = (spec.resources.limits if spec.resources else None) or {}
     if "cpu" not in limits:
         return None
-    return max(1, int(parse_quantity(limits["cpu"]).to_integral_value(rounding=ROUND_CEILING)))
+    cores = parse_quantity(limits["cpu"]).to_integral_value(rounding=ROUND_CEILING)
+    return min(max(int(cores), 1), MOST_THREADS)
 
 
 def _words(flag: _Flag) -> Iterator[str]:

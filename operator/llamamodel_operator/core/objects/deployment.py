@@ -81,7 +81,7 @@ def _mount_path(claim_name: str) -> str:
 def _pod(model: LlamaModel, *, image: str) -> dict[str, Any]:
     spec = model.spec
     optional = {
-        "imagePullSecrets": spec.image_pull_secrets,
+        "imagePullSecrets": [secret.to_wire() for secret in spec.image_pull_secrets or ()],
         "nodeSelector": spec.node_selector,
         "tolerations": spec.tolerations,
         "affinity": spec.affinity,
