@@ -51,6 +51,7 @@ verify: ## Everything that can be said without running the operator: lint, types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	@for tool in hack/*/__main__.py; do $(RUN) mypy "$$tool" --no-error-summary; done
 	$(RUN) lint-imports --no-logo
 	$(UV) lock --check --quiet
 	@before=$$(git diff --binary | sha256sum); $(MAKE) --no-print-directory generate; \

@@ -1,6 +1,6 @@
 """From nothing to an answer: a cluster, the operator, a real model, a streamed completion.
 
-    python3 hack/demo [--name dev] [--prompt TEXT]
+python3 hack/demo [--name dev] [--prompt TEXT]
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def port_forward(kubectl: Kubectl) -> Iterator[int]:
 def complete(port: int, prompt: str) -> Iterator[str]:
     """The prompt, then what the model makes of it, piece by piece (server-sent events)."""
     body = {"model": MODEL, "prompt": prompt, "max_tokens": 48, "temperature": 0.7, "stream": True}
-    request = urllib.request.Request(  # noqa: S310 (loopback)
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/completions",
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
