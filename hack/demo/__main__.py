@@ -92,7 +92,7 @@ def follow_status(kubectl: Kubectl) -> None:
     while time.monotonic() < deadline:
         model: dict[str, Any] = json.loads(kubectl("get", "llamamodel", MODEL, "-o", "json"))
         status = model.get("status", {})
-        ready = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
+        ready: dict[str, Any] = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
         line = f"  {status.get('phase', 'Unknown'):<10} {ready.get('reason', ''):<12} {ready.get('message', '')}"
         if line != shown:
             print(shown := line, flush=True)
