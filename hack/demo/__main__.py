@@ -131,11 +131,17 @@ def complete(port: int, prompt: str) -> Iterator[str]:
         headers={"Content-Type": "application/json"},
     )
     yield f"  {prompt}"
-    with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310 (loopback)
-        for raw in response:
-            data = raw.decode().removeprefix("data:").strip()
-            if data.startswith("{"):
-                yield json.loads(data)["choices"][0]["text"]
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310 (loopback)
+            for raw in response:
+                data = raw.decode().removeprefix("data:").strip()
+                if data.startswith("{"):
+                    answer = json.loads(data)
+                    if "error" in answer:
+                        raise DemoError(f"llama-server answered: {answer['error'].get('message', answer['error'])}")
+                    yield answer["choices"][0]["text"]
+    except OSError as error:
+        raise DemoError(f"the model did not answer: {error}") from None
 
 
 def _title(text: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -29,13 +31,19 @@ from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.resync import Resync
 from llamamodel_operator.shell.settings import Settings
-from llamamodel_operator.shell.store import Key, Store
+from llamamodel_operator.shell.store import CACHED, Key, Store
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
 _PASS_TIMEOUT_SEC = 120.0
+_STOP_SEC = 12.0
+"""How long parts may take to stop; half as much again and the process ends whatever they do."""
+_DRAIN_SEC = 5.0
+"""How long running passes may take to end before the lease is given back."""
+_KOPFS_WATCHER = "watcher for "
+"""How the names of kopf's tasks begin, one per kind and namespace."""
 _STALLED_SEC = 300.0
 
 
@@ -55,9 +63,15 @@ def main() -> None:
     except LeaseLostError as error:
         _log.error("not leading any more, exiting so as to stand by anew: %s", error)
         sys.exit(1)
+    except WatchFailedError as error:
+        _log.error("%s; exiting so as to start anew", error)
+        sys.exit(1)
     except (ClusterConfigError, OSError) as error:
         _log.error("%s", error)
         sys.exit(2)
+    except Exception:
+        _log.critical("this is a bug of the operator, please report it", exc_info=True)
+        sys.exit(1)
 
 
 async def _run(settings: Settings) -> None:
@@ -91,6 +105,11 @@ async def _run(settings: Settings) -> None:
             await operator.run()
         finally:
             lag.cancel()
+            _end_for_certain()
+
+
+class WatchFailedError(Exception):
+    """Kopf gave up a watch, for example since the CustomResourceDefinition was deleted, or a right was taken away."""
 
 
 class Operator:
@@ -163,21 +182,40 @@ class Operator:
         self._metrics.leader.set(1)
         await self._resync.fill()
         self._working = True
-        await _first(self._queue.run(), self._resync.run(), self._watch())
+        workers = asyncio.ensure_future(self._queue.run())
+        try:
+            await _first(asyncio.shield(workers), self._resync.run(), self._watch(), self._watch_the_watches())
+        finally:
+            await self._queue.drain(within=_DRAIN_SEC)
+            workers.cancel()
+            await asyncio.wait([workers])
 
     async def _watch(self) -> None:
         namespaces = self._settings.watch_namespaces
-        await kopf.operator(
-            registry=make_registry(
-                client=self._client, store=self._store, metrics=self._metrics, enqueue=self._queue.add
-            ),
-            settings=make_settings(),
-            # Else kopf asks for the name of the user, which a bare UID has not.
-            identity=self._settings.identity,  # type: ignore[arg-type]
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-        )
+        registry = make_registry(client=self._client, store=self._store, metrics=self._metrics, enqueue=self._queue.add)
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=make_settings(),
+                # Else kopf asks for the name of the user, which a bare UID has not.
+                identity=self._settings.identity,  # type: ignore[arg-type]
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+            )
+        except Exception as error:
+            raise WatchFailedError(f"a watch failed for good: {str(error) or type(error).__name__}") from error
+
+    async def _watch_the_watches(self) -> None:
+        """Kopf may hang when one of its watches has failed for good: it stops the others and waits for ever."""
+        wanted = len(CACHED) * max(1, len(self._settings.watch_namespaces))
+        all_were_there = False
+        while True:
+            await asyncio.sleep(1)
+            alive = sum(task.get_name().startswith(_KOPFS_WATCHER) for task in asyncio.all_tasks())
+            if alive < wanted and all_were_there:
+                raise WatchFailedError("a watch failed for good, see above")
+            all_were_there = all_were_there or alive >= wanted
 
     async def _pass(self, key: Key) -> None:
         with self._metrics.reconcile_seconds.time():
@@ -220,9 +258,16 @@ class Operator:
     def _check_workers(self) -> str | None:
         if (seconds := self._queue.longest_pass) > 2 * _PASS_TIMEOUT_SEC:
             return f"a pass takes {seconds:.0f} s already"
-        if (seconds := self._queue.oldest_wait) > _STALLED_SEC:
-            return f"a LlamaModel has waited {seconds:.0f} s for a worker"
+        if (seconds := self._queue.idle_despite_work) > _STALLED_SEC:
+            return f"LlamaModels wait, and no pass has ended for {seconds:.0f} s"
         return None
+
+
+def _end_for_certain() -> None:
+    """Ends the process soon, even if a task cannot be cancelled: a process that only looks alive helps nobody."""
+    timer = threading.Timer(1.5 * _STOP_SEC, os._exit, args=(1,))
+    timer.daemon = True
+    timer.start()
 
 
 async def _first(*awaitables: Awaitable[object]) -> None:
@@ -233,7 +278,7 @@ async def _first(*awaitables: Awaitable[object]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks, timeout=_STOP_SEC)
     for task in done:
         task.result()
 

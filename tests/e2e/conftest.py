@@ -105,7 +105,7 @@ def kube(environment: Environment, request: pytest.FixtureRequest) -> Iterator[K
     yield within
     within("delete", "llamamodels", "--all", "--wait")
     eventually(lambda: not within.select("pods", "app.kubernetes.io/managed-by=llamamodel-operator"), within=60)
-    within("delete", "namespace", namespace, "--wait=false")
+    within("delete", "namespace", namespace, "--timeout=100s")
     within("delete", "persistentvolume", f"models-{namespace}", "--wait=false")
 
 

@@ -110,11 +110,11 @@ class ModelBuilder:
 
     def deployment(self) -> dict[str, Any]:
         """The Deployment that is planned for it."""
-        return dict(self.plan().objects[0])
+        return next(dict(child) for child in self.plan().objects if child["kind"] == "Deployment")
 
     def service(self) -> dict[str, Any]:
         """The Service that is planned for it."""
-        return dict(self.plan().objects[1])
+        return next(dict(child) for child in self.plan().objects if child["kind"] == "Service")
 
     def pod_spec(self) -> dict[str, Any]:
         spec: dict[str, Any] = self.deployment()["spec"]["template"]["spec"]
@@ -355,7 +355,7 @@ def status_of(
     """The status that the operator would write; the claim is bound, the Deployment exists, and pods are
     of the present spec unless told otherwise."""
     observed = Observed(
-        deployment=(deployment or a_deployment().of(model)).raw(),
+        deployment=(deployment or a_deployment().of(model).rolled_out()).raw(),
         pods=tuple((pod if pod.revision else pod.of_revision(model.plan().revision)).build() for pod in pods),
         claim=claim or a_claim().build(),
         refusals=tuple(refusals),

@@ -102,7 +102,7 @@ def test_a_path_is_as_the_api_server_has_it(resource: Resource, names: dict[str,
 
 
 def test_a_resource_says_its_api_version_as_objects_do() -> None:
-    for resource, child in zip((DEPLOYMENTS, SERVICES), a_model().plan().objects, strict=True):
+    for resource, child in zip((SERVICES, DEPLOYMENTS), a_model().plan().objects, strict=True):
         assert (resource.api_version, resource.kind) == (child["apiVersion"], child["kind"])
     assert MODELS.api_version == "llamamodel.dev/v1alpha1"
 

@@ -94,8 +94,8 @@ def test_a_digest_changes_with_its_child_and_only_with_it() -> None:
     def digests(model: ModelBuilder) -> list[str]:
         return [child["metadata"]["annotations"][APPLIED_HASH_ANNOTATION] for child in model.plan().objects]
 
-    deployment, service = digests(a_model())
-    changed_deployment, same_service = digests(a_model().with_engine(contextSize=1))
+    service, deployment = digests(a_model())
+    same_service, changed_deployment = digests(a_model().with_engine(contextSize=1))
     assert deployment != changed_deployment
     assert service == same_service
 

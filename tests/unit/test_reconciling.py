@@ -21,13 +21,13 @@ from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.store import Key, Store
 
-from .builders import IMAGES, NOON, ModelBuilder, a_claim, a_model, a_pod, at
+from .builders import IMAGES, NOON, ModelBuilder, a_claim, a_deployment, a_model, a_pod, at
 from .fake_cluster import FakeCluster, Write
 
 GEMMA = Key("demo", "gemma")
 FIRST_PASS = [
-    Write("apply", "Deployment", "gemma"),
     Write("apply", "Service", "gemma"),
+    Write("apply", "Deployment", "gemma"),
     Write("apply-status", "LlamaModel", "gemma"),
 ]
 
@@ -142,7 +142,7 @@ async def test_a_changed_spec_changes_the_deployment_and_the_status_and_not_the_
     await world.settles()
     world.has(a_model().at_generation(2).with_engine(contextSize=1024))
     await world.reconciler.reconcile(GEMMA)
-    assert [write for write in world.cluster.writes if write.kind != "Event"] == [FIRST_PASS[0], FIRST_PASS[2]]
+    assert [write for write in world.cluster.writes if write.kind != "Event"] == [FIRST_PASS[1], FIRST_PASS[2]]
     assert world.cluster.shows(MODELS, GEMMA)["status"]["observedGeneration"] == 2
 
 
@@ -172,7 +172,7 @@ async def test_a_child_that_was_changed_by_hand_is_put_back_and_counted(world: W
     await world.settles()
     world.someone_edits(lambda raw: raw["spec"].update(replicas=7))
     await world.reconciler.reconcile(GEMMA)
-    assert world.cluster.writes == FIRST_PASS[:1]
+    assert world.cluster.writes == [FIRST_PASS[1]]
     assert world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["replicas"] == 1
     assert _sample(world.metrics, "llamamodel_operator_drift_repaired_total", kind="Deployment") == 1
 
@@ -190,7 +190,7 @@ async def test_a_field_that_is_no_longer_wanted_is_taken_out_although_it_is_no_d
     await world.settles()
     world.has(a_model().at_generation(2))
     await world.reconciler.reconcile(GEMMA)
-    assert FIRST_PASS[0] in world.cluster.writes
+    assert FIRST_PASS[1] in world.cluster.writes
     (container,) = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]["spec"]["containers"]
     assert [entry["name"] for entry in container["env"]] == ["HOME"]
 
@@ -233,7 +233,7 @@ async def test_what_the_api_server_keeps_in_another_way_is_not_sent_again_and_ag
     assert stubborn.cluster.writes == []
     stubborn.someone_edits(lambda raw: raw["spec"].update(replicas=7))
     await stubborn.reconciler.reconcile(GEMMA)
-    assert stubborn.cluster.writes == FIRST_PASS[:1]
+    assert stubborn.cluster.writes == [FIRST_PASS[1]]
 
 
 # Deleted models
@@ -256,7 +256,7 @@ async def test_a_model_that_is_deleted_during_its_pass_ends_the_pass_in_peace(wo
     world.has(a_model())
     world.cluster.refuses("LlamaModel", ApiError(status=status, reason="", message="gone"))
     await world.reconciler.reconcile(GEMMA)
-    assert [write.kind for write in world.cluster.writes] == ["Deployment", "Service"]
+    assert [write.kind for write in world.cluster.writes] == ["Service", "Deployment"]
 
 
 async def test_a_model_that_proves_to_be_gone_is_forgotten(world: World) -> None:
@@ -307,6 +307,39 @@ async def test_an_object_that_is_not_ours_is_left_alone_and_told_of(
     assert Write("apply", "Service", "gemma") not in world.cluster.writes
 
 
+async def test_a_service_that_is_somebody_elses_leaves_no_deployment_that_takes_a_gpu(world: World) -> None:
+    world.has_claim()
+    world.has(a_model().with_gpu())
+    world.cluster.has(SERVICES, {"kind": "Service", "metadata": {"name": "gemma", "namespace": "demo"}})
+    with pytest.raises(RefusedError):
+        await world.reconciler.reconcile(GEMMA)
+    assert world.cluster.keys(DEPLOYMENTS) == set()
+
+
+async def test_children_are_not_made_again_for_a_model_that_is_gone(world: World) -> None:
+    world.has_claim()
+    world.has(a_model().suspended())
+    await world.settles()
+    world.cluster.loses(MODELS, GEMMA)
+    for resource in (DEPLOYMENTS, SERVICES):
+        world.store.discard(resource, GEMMA)
+        world.cluster.loses(resource, GEMMA)
+    world.store.put(MODELS, a_model().suspended().raw() | {"status": {"phase": "Suspended"}})
+    await world.reconciler.reconcile(GEMMA)
+    assert world.cluster.writes == []
+    assert world.store.get(MODELS, GEMMA) is None
+
+
+async def test_a_webhook_that_is_down_is_a_condition_and_no_silence(world: World) -> None:
+    world.has(a_model())
+    down = 'Internal error occurred: failed calling webhook "x.example.com": connection refused'
+    world.cluster.refuses("Deployment", ApiError(status=500, reason="InternalError", message=down))
+    with pytest.raises(RefusedError):
+        await world.reconciler.reconcile(GEMMA)
+    assert world.ready()[0] == "ObjectRefused"
+    assert "failed calling webhook" in world.ready()[1]
+
+
 async def test_a_refusal_is_told_once_and_mended_when_its_cause_is_gone(world: World) -> None:
     world.has_claim()
     world.has(a_model())
@@ -319,7 +352,7 @@ async def test_a_refusal_is_told_once_and_mended_when_its_cause_is_gone(world: W
     assert world.cluster.writes == []
     world.cluster.loses(SERVICES, GEMMA)
     await world.reconciler.reconcile(GEMMA)
-    assert world.cluster.writes == FIRST_PASS[1:]
+    assert world.cluster.writes == FIRST_PASS
     assert world.ready()[0] == "Starting"
 
 
@@ -350,7 +383,7 @@ async def test_a_refused_child_does_not_keep_the_others_from_being_written(world
     world.cluster.refuses("Deployment", ApiError(status=422, reason="Invalid", message="no"))
     with pytest.raises(RefusedError):
         await world.reconciler.reconcile(GEMMA)
-    assert FIRST_PASS[1] in world.cluster.writes
+    assert FIRST_PASS[0] in world.cluster.writes
 
 
 def refuses_to_stand_beside_the_edit(world: World, times: int) -> None:
@@ -388,7 +421,7 @@ async def test_what_is_invalid_in_itself_is_still_a_condition(world: World) -> N
 @pytest.mark.parametrize("status", [401, 408, 409, 429, 500, 503])
 async def test_an_error_that_passes_is_no_condition_but_another_try(world: World, status: int) -> None:
     world.has(a_model())
-    world.cluster.refuses("Deployment", ApiError(status=status, reason="", message="later"))
+    world.cluster.refuses("Service", ApiError(status=status, reason="", message="later"))
     with pytest.raises(ApiError, match="later"):
         await world.reconciler.reconcile(GEMMA)
     assert world.cluster.writes == []
@@ -459,6 +492,7 @@ async def test_pods_claim_and_deployment_from_the_cache_decide_the_status(world:
     world.has_claim()
     await world.settles()
     world.store.put(PODS, a_pod().of_revision(a_model().plan().revision).ready().raw())
+    world.someone_edits(lambda raw: raw.update(status=a_deployment().rolled_out().raw()["status"]))
     await world.reconciler.reconcile(GEMMA)
     assert world.ready()[0] == "Ready"
     assert [write.kind for write in world.cluster.writes] == ["LlamaModel", "Event"]

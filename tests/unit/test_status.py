@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -295,7 +296,10 @@ def test_a_server_that_has_loaded_and_accepts_no_connections_yet_is_not_called_a
 
 def test_a_pod_that_fits_no_node_while_another_still_stops_waits_for_its_room() -> None:
     status = status_of(GPU, a_pod().unschedulable(), a_pod().named("old").terminating())
-    assert ready(status) == (Reason.STARTING, "starting: 1 pod, none answers so far")
+    assert ready(status)[0] == Reason.STARTING
+    assert ready(status)[1].startswith(
+        "pod gemma-0 waits for the room of what is still being deleted, old (on node none): 0/3 nodes are available"
+    )
 
 
 def test_a_new_pod_that_loads_while_an_old_one_answers_is_an_update() -> None:
@@ -362,9 +366,43 @@ def test_ready_needs_every_pod_to_run_this_spec_and_no_other_to_be_left(pods: li
     assert condition(status_of(a_model(), *pods), "Ready")[0] == "False"
 
 
-def test_ready_waits_for_no_count_of_the_deployment_controller() -> None:
-    behind = a_deployment().with_counts(updated=0, total=1, ready=0, seen_generation=0)
-    assert condition(status_of(a_model(), a_pod().ready(), deployment=behind), "Ready")[0] == "True"
+def test_ready_waits_for_no_count_of_the_deployment_controller_but_for_its_having_seen_the_spec() -> None:
+    uncounted = a_deployment().with_counts(updated=0, total=1, ready=0)
+    assert condition(status_of(a_model(), a_pod().ready(), deployment=uncounted), "Ready")[0] == "True"
+    behind = a_deployment().with_counts(updated=1, total=1, ready=1, seen_generation=0)
+    assert condition(status_of(a_model(), a_pod().ready(), deployment=behind), "Ready")[0] == "False"
+
+
+def test_a_pod_whose_node_is_gone_is_not_called_a_pod_that_loads() -> None:
+    lost = {"type": "Ready", "status": "False", "lastTransitionTime": at("11:30:00"), "message": "node lost"}
+    pod = replace(a_pod().started_but_unready(at("11:00:00")), conditions=(lost,), node="node-7")
+    status = status_of(a_model(), pod)
+    assert ready(status) == (
+        Reason.POD_NOT_READY,
+        "pod gemma-0 on node node-7 runs but is not ready: node lost; see `kubectl describe pod gemma-0`",
+    )
+    assert condition(status, "Progressing")[0] == "False"
+
+
+def test_a_pod_with_a_sidecar_that_is_not_ready_says_so() -> None:
+    unready = {"type": "Ready", "status": "False", "message": "containers with unready status: [proxy]"}
+    pod = replace(a_pod().started_but_unready()._container(ready=True), conditions=(unready,))
+    assert "containers with unready status: [proxy]" in ready(status_of(a_model(), pod))[1]
+    assert ready(status_of(a_model(), pod))[0] == Reason.POD_NOT_READY
+
+
+def test_a_rollout_that_the_controller_gave_up_is_not_called_starting() -> None:
+    deployment = a_deployment().rolled_out()
+    given_up = {"type": "Progressing", "status": "False", "message": "has timed out progressing."}
+    deployment = replace(deployment, status={**deployment.status, "conditions": [given_up]})
+    status = status_of(a_model(), a_pod().waiting("ContainerCreating"), deployment=deployment)
+    assert ready(status)[0] == Reason.PROGRESS_DEADLINE_EXCEEDED
+    assert "kubectl describe pod gemma-0" in ready(status)[1]
+    assert status.phase is Phase.FAILED
+
+
+def test_no_endpoint_is_named_where_the_service_is_somebody_elses() -> None:
+    assert status_of(a_model(), refusals=[REFUSED]).endpoint is None
 
 
 def test_a_pod_more_than_wanted_is_not_ready_yet() -> None:

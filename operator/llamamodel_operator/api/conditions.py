@@ -67,6 +67,8 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     CRASH_LOOP = "CrashLoop"
     STARTUP_TIMEOUT = "StartupTimeout"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    POD_NOT_READY = "PodNotReady"
     # no pod answers
     NO_POD_AVAILABLE = "NoPodAvailable"
 

@@ -232,7 +232,7 @@ class LlamaModelSpec(ApiModel):
         ),
     ] = None
     """Environment variables of the container. Command line arguments, which the operator sets from the fields
-    above, win over LLAMA_ARG_* variables."""
+    above, win over LLAMA_ARG_* variables. HOME is set by the operator, to a writable folder."""
 
     pod_security_context: Annotated[
         dict[str, Any] | None, Field(json_schema_extra=kubernetes_type("core.v1.PodSecurityContext"))

@@ -75,4 +75,4 @@ class LlamaModelStatus(ApiModel):
     ]
     """Accepted, Available, Progressing, Ready, each with reason and message."""
     last_failure: LastFailure | None = None
-    """How a container last ended without being asked to, kept until the model is ready in a new generation."""
+    """How a container last ended without being asked to, kept until the spec changes."""

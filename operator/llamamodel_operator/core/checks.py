@@ -60,6 +60,13 @@ class Situation:
         return tuple(pod for pod in self.current_pods if not pod.ready)
 
     @property
+    def deployment_seen(self) -> bool:
+        """Whether the Deployment controller knows what was applied last."""
+        deployment = self.observed.deployment or {}
+        seen = (deployment.get("status") or {}).get("observedGeneration", 0)
+        return bool(seen >= (deployment.get("metadata") or {}).get("generation", 1))
+
+    @property
     def ready_count(self) -> int:
         """Pods that answer, of whatever spec."""
         return sum(pod.ready for pod in self.pods)
@@ -179,9 +186,17 @@ def container_keeps_ending(now: Situation) -> Verdict | None:
 
 def unschedulable(now: Situation) -> Verdict | None:
     """No node has room for a pod. While a pod of ours still stops, its room is what the new one waits for."""
-    if len(now.pods) < len(now.observed.pods):
-        return None
+    stopping = [pod for pod in now.observed.pods if pod.terminating]
     for pod in now.unready_pods:
+        if pod.unschedulable and stopping:
+            names = ", ".join(f"{old.name} (on node {old.node or 'none'})" for old in stopping)
+            return Verdict(
+                reason=Reason.STARTING,
+                message=f"pod {pod.name} waits for the room of what is still being deleted, {names}: "
+                + pod.unschedulable.rstrip("."),
+                phase=Phase.UPDATING if now.ready_count else Phase.PENDING,
+                moving=True,
+            )
         if pod.unschedulable:
             gpu = now.model.spec.gpu
             hint = f"; spec.gpu asks for {gpu.count} {gpu.resource_name} per pod" if gpu else ""
@@ -225,10 +240,40 @@ def loading(now: Situation) -> Verdict | None:
     return None
 
 
+def pod_not_ready(now: Situation) -> Verdict | None:
+    """A pod answered before, or its server still does, and the cluster says that it is not ready: its node is gone,
+    a sidecar or a readiness gate is not ready."""
+    for pod in now.unready_pods:
+        if pod.started and pod.was_ready:
+            where = f" on node {pod.node}" if pod.node else ""
+            return Verdict(
+                reason=Reason.POD_NOT_READY,
+                message=f"pod {pod.name}{where} runs but is not ready: {pod.not_ready_message or 'no reason given'};"
+                f" see `kubectl describe pod {pod.name}`",
+                phase=Phase.UPDATING if now.ready_count else Phase.FAILED,
+            )
+    return None
+
+
+def deadline_exceeded(now: Situation) -> Verdict | None:
+    """Nothing got further for so long that the Deployment controller gave the rollout up."""
+    progressing = _deployment_condition(now.observed.deployment, "Progressing")
+    if progressing.get("status") != "False" or not now.deployment_seen:
+        return None
+    names = [pod.name for pod in now.unready_pods]
+    look = f"see `kubectl describe pod {names[0]}`" if names else f"see `kubectl describe deployment {now.plan.name}`"
+    return Verdict(
+        reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
+        message=f"nothing got further before the deadline ({progressing.get('message') or 'no reason given'});"
+        f" a volume that does not mount or an init container are the usual causes, {look}",
+        phase=Phase.UPDATING if now.ready_count else Phase.FAILED,
+    )
+
+
 def rollout_unfinished(now: Situation) -> Verdict | None:
     """Fewer pods of this spec answer than wanted, or others are still there."""
     current = sum(pod.ready for pod in now.current_pods)
-    if current == now.wanted == len(now.pods):
+    if current == now.wanted == len(now.pods) and now.deployment_seen:
         return None
     if now.ready_count == 0 and any(pod.started for pod in now.unready_pods):
         return Verdict(
@@ -271,6 +316,8 @@ CHAIN: Sequence[Check] = (
     container_keeps_ending,
     unschedulable,
     claim_pending,
+    pod_not_ready,
+    deadline_exceeded,
     loading,
     rollout_unfinished,
     all_is_well,

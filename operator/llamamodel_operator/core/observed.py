@@ -54,6 +54,8 @@ class Pod:
     Attributes:
         revision: digest of the template that it was made from.
         ready: it answers and is not being deleted.
+        not_ready_message: what the kubelet or the node controller says of it while it does not.
+        was_ready: its container passes its probe, or it answered before and does not any more.
         terminating: it is being deleted.
         unschedulable: the scheduler's message while no node fits.
         waiting_reason, waiting_message: why the container does not run, as the kubelet says.
@@ -67,6 +69,8 @@ class Pod:
     revision: str = ""
     node: str = ""
     ready: bool = False
+    not_ready_message: str = ""
+    was_ready: bool = False
     terminating: bool = False
     unschedulable: str = ""
     waiting_reason: str = ""
@@ -87,22 +91,29 @@ class Pod:
         )
         state, last = own.get("state") or {}, own.get("lastState") or {}
         waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated")
+        ready, running_since = conditions.get("Ready", {}), (state.get("running") or {}).get("startedAt") or ""
         terminating = "deletionTimestamp" in metadata
         unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
         return cls(
             name=metadata["name"],
             revision=(metadata.get("labels") or {}).get(REVISION_LABEL, ""),
             node=(raw.get("spec") or {}).get("nodeName") or "",
-            ready=conditions.get("Ready", {}).get("status") == "True" and not terminating,
+            ready=ready.get("status") == "True" and not terminating,
+            not_ready_message=ready.get("message") or "",
+            was_ready=bool(own.get("ready")) or _later(ready.get("lastTransitionTime"), than=running_since),
             terminating=terminating,
             unschedulable=(scheduled.get("message") or "no node fits") if unschedulable else "",
             waiting_reason=waiting.get("reason") or "",
             waiting_message=waiting.get("message") or "",
-            running_since=(state.get("running") or {}).get("startedAt") or "",
+            running_since=running_since,
             started=bool(own.get("started")),
             last_termination=_termination(ended) if ended else None,
             restarts=own.get("restartCount") or 0,
         )
+
+
+def _later(time: str | None, *, than: str) -> bool:
+    return time is not None and bool(than) and time > than  # RFC 3339 in UTC sorts as text
 
 
 def _termination(raw: Mapping[str, Any]) -> Termination:

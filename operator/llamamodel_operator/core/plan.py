@@ -77,7 +77,7 @@ def make_plan(model: LlamaModel, *, images: ImageDefaults) -> Plan:
         image=image,
         command=("llama-server", *(argument.replace("$$", "$") for argument in container["args"])),
         endpoint=f"http://{name}.{model.namespace}.svc:{PORT}",
-        objects=tuple(_stamped(child) for child in (deployment, build_service(model))),
+        objects=tuple(_stamped(child) for child in (build_service(model), deployment)),
     )
 
 

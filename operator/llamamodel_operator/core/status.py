@@ -39,7 +39,7 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         replicas=len(situation.pods),
         ready_replicas=situation.ready_count,
         selector=",".join(f"{key}={value}" for key, value in selector(plan.name).items()),
-        endpoint=plan.endpoint,
+        endpoint=None if any(refusal.kind == "Service" for refusal in observed.refusals) else plan.endpoint,
         served_model_name=model.served_name,
         engine=EngineStatus(image=plan.image),
         command=list(plan.command),

@@ -33,6 +33,9 @@ __all__ = [
     "WriteObserver",
 ]
 
+_CONFLICTS = 5
+"""How often a write is tried again on a newer version of the object."""
+
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 
 
@@ -150,7 +153,6 @@ class ClusterClient:
                 trace_configs=[_fence_trace()],
                 proxy=configuration.proxy,
                 timeout=_REQUEST_TIMEOUT,
-                read_bufsize=2**21,  # one watch event is one line, up to the size of an object
             )
 
         async with new_session() as session:
@@ -216,33 +218,34 @@ class ClusterClient:
         that ownership is given up again (as client-go's csaupgrade does). Raises ApiError.
         """
         metadata = body["metadata"]
-        path = resource.path(namespace=metadata.get("namespace"), name=metadata["name"])
-        written = await self._write(
+        path = resource.path(namespace=metadata["namespace"], name=metadata["name"])
+        live: dict[str, Any] | None = await self._write(
             "PATCH",
             resource,
             path,
             verb="patch",
             params={"fieldManager": MANAGER},
-            body={"spec": body["spec"]},
+            body={"metadata": {"uid": metadata["uid"]}, "spec": body["spec"]},
             content_type="application/merge-patch+json",
         )
-        others = [
-            entry
-            for entry in written["metadata"].get("managedFields") or []
-            if (entry.get("manager"), entry.get("operation"), entry.get("subresource")) != (MANAGER, "Update", None)
-        ]
-        version = written["metadata"]["resourceVersion"]
-        await self._write(
-            "PATCH",
-            resource,
-            path,
-            verb="patch",
-            body=[
-                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-                {"op": "replace", "path": "/metadata/managedFields", "value": others},
-            ],
-            content_type="application/json-patch+json",
-        )
+        for _ in range(_CONFLICTS):
+            if live is None:
+                return
+            try:
+                await self._write(
+                    "PATCH",
+                    resource,
+                    path,
+                    verb="patch",
+                    body=_without_our_updates(live),
+                    content_type="application/json-patch+json",
+                )
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                live = await self.get(resource, namespace=metadata["namespace"], name=metadata["name"])
+            else:
+                return
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         """Raises ApiError (409 where it exists)."""
@@ -318,8 +321,23 @@ class ClusterClient:
             text = await response.read()  # to the end, else the connection cannot be used again
             if response.status >= 400:
                 raise _api_error(response.status, text)
-            answer: dict[str, Any] = orjson.loads(text)
+            try:
+                answer: dict[str, Any] = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                message = f"the answer is no JSON: {text[:200].decode(errors='replace')!r}"
+                raise ApiError(status=502, reason="", message=message) from None
             return answer
+
+
+def _without_our_updates(live: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A JSON patch; replacing the resource version makes a stale one a conflict (409), which `test` would not."""
+    ours = (MANAGER, "Update", None)
+    entries = live["metadata"].get("managedFields") or []
+    others = [e for e in entries if (e.get("manager"), e.get("operation"), e.get("subresource")) != ours]
+    return [
+        {"op": "replace", "path": "/metadata/managedFields", "value": others},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+    ]
 
 
 def _api_error(status: int, text: bytes) -> ApiError:
@@ -337,7 +355,11 @@ def _authenticated(configuration: Configuration) -> Callable[..., Awaitable[aioh
     """Puts the current credentials on each request; the kubelet renews a service account token every hour."""
 
     async def middleware(request: aiohttp.ClientRequest, handler: _Handler) -> aiohttp.ClientResponse:
-        if token := await configuration.get_api_key_with_prefix("BearerToken"):
+        try:
+            token = await configuration.get_api_key_with_prefix("BearerToken")
+        except (ConfigException, OSError) as error:
+            raise ApiError(status=503, reason="", message=f"no token for the API server: {error}") from None
+        if token:
             request.headers["Authorization"] = token
         return await handler(request)
 

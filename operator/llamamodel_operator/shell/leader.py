@@ -169,7 +169,7 @@ class LeaseLock:
     def _is_free(self, lease: Mapping[str, Any]) -> bool:
         spec, version = lease.get("spec") or {}, lease["metadata"]["resourceVersion"]
         holder = spec.get("holderIdentity") or ""
-        if not holder:
+        if holder in ("", self._identity):  # ours: an answer got lost
             return True
         if self._seen is None or self._seen[0] != version:
             self._seen = (version, self._clock())

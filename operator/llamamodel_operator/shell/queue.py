@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ class KeyedQueue(Generic[K]):
         self._pass_timeout = pass_timeout
         self._entries: dict[K, _Entry] = {}
         self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._draining = False
+        self._drained = asyncio.Event()
+        self._last_end = float("-inf")
 
     def add(self, key: K) -> None:
         """Asks for a pass, now."""
@@ -76,10 +80,27 @@ class KeyedQueue(Generic[K]):
         return _now() - min(waiting) if waiting else 0.0
 
     @property
+    def idle_despite_work(self) -> float:
+        """Seconds for which keys have waited and no pass has ended."""
+        return min(self.oldest_wait, _now() - self._last_end)
+
+    @property
+    def _working(self) -> bool:
+        return any(entry.running is not None for entry in self._entries.values())
+
+    @property
     def longest_pass(self) -> float:
         """Seconds that the longest running pass has taken so far."""
         running = [entry.running for entry in self._entries.values() if entry.running is not None]
         return _now() - min(running) if running else 0.0
+
+    async def drain(self, *, within: float) -> None:
+        """Starts no pass any more, and waits for those that run; they may take `within` seconds."""
+        self._draining = True
+        if self._working:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._drained.wait()
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -90,6 +111,8 @@ class KeyedQueue(Generic[K]):
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
+            if self._draining:
+                return
             entry = self._entries[key]
             entry.since, entry.running, entry.again = None, _now(), False
             try:
@@ -105,6 +128,9 @@ class KeyedQueue(Generic[K]):
                 entry.failures = 0
             finally:
                 entry.running = None
+                self._last_end = _now()
+                if self._draining and not self._working:
+                    self._drained.set()
             if entry.again:
                 self.add(key)
             elif entry.retry is None:

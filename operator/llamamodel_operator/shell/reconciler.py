@@ -29,7 +29,7 @@ from llamamodel_operator.shell.client import (
 )
 from llamamodel_operator.shell.events import transition_event
 from llamamodel_operator.shell.metrics import Metrics
-from llamamodel_operator.shell.store import CHILDREN, Key, Store
+from llamamodel_operator.shell.store import CHILDREN, Key, Store, version_of
 
 __all__ = ["Reconciler", "RefusedError"]
 
@@ -39,6 +39,10 @@ _RESOURCES: Mapping[str, Resource] = {resource.kind: resource for resource in CH
 
 class RefusedError(Exception):
     """Children could not be written; the status says why. The queue tries again, with growing pauses."""
+
+
+class GoneError(Exception):
+    """The LlamaModel of this pass does not exist any more, and no watch has told of it."""
 
 
 class Reconciler:
@@ -79,8 +83,19 @@ class Reconciler:
         except InvalidLlamaModelError as error:
             await self._write_status(raw, self._invalid(raw, str(error)))
             return
+        try:
+            await self._make_so(raw, model)
+        except GoneError as error:
+            _log.info("%s", error, extra=_about(model))
+
+    async def _make_so(self, raw: Mapping[str, Any], model: LlamaModel) -> None:
         plan = make_plan(model, images=self._images)
-        refusals = [refusal for child in plan.objects if (refusal := await self._apply(model, child))]
+        refusals: list[Refusal] = []
+        for child in plan.objects:
+            if refusal := await self._apply(model, child):
+                refusals.append(refusal)
+                if refusal.reason is Reason.NOT_OURS:
+                    break  # what is still missing would serve nobody, and take a GPU
         await self._prune(model, plan)
         observed = self._observe(model, plan, tuple(refusals))
         await self._write_status(raw, make_status(model, plan=plan, observed=observed, now=self._now()))
@@ -91,8 +106,11 @@ class Reconciler:
         """Writes a child where it is missing or differs; says so where that is refused."""
         resource, key = _RESOURCES[desired["kind"]], Key.of(desired)
         live = self._store.get(resource, key)
+        put_back, changed = False, set[str]()
         if live is None:
             live = await self._client.get(resource, namespace=key.namespace, name=key.name)
+        if live is None and model.status:  # missing although it was there: perhaps since the model is gone too
+            await self._check_that_it_exists(model)
         if live is not None:
             if not _is_ours(live, desired, model):
                 return _not_ours(desired, live)
@@ -100,19 +118,31 @@ class Reconciler:
             if not changed:
                 self._store.put(resource, live)
                 return None
-            if _applied_hash(live) == _applied_hash(desired):
-                self._metrics.drift_repaired.labels(kind=resource.kind).inc()
-                _log.warning("putting %s back: %s", resource.kind, "; ".join(sorted(changed)), extra=_about(model))
+            put_back = _applied_hash(live) == _applied_hash(desired)
             desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
         try:
             written = await self._write(resource, desired, existing=live is not None)
         except ApiError as error:
-            if error.transient or error.status in (401, 409):
+            if error.status == 409:
+                self._store.discard(resource, key)  # the cache is behind: the next pass asks the API server
+            if error.status in (401, 409) or (error.transient and "failed calling webhook" not in error.message):
                 raise
             return _refusal(desired, error)
+        if put_back and live is not None and version_of(written) != version_of(live):
+            self._metrics.drift_repaired.labels(kind=resource.kind).inc()
+            _log.warning("put %s back: %s", resource.kind, "; ".join(sorted(changed)), extra=_about(model))
         self._store.put(resource, written)
         self._settle(resource, key, frozenset(differences(desired, written)))
         return None
+
+    async def _check_that_it_exists(self, model: LlamaModel) -> None:
+        key = Key(model.namespace, model.name)
+        live = await self._client.get(MODELS, namespace=key.namespace, name=key.name)
+        if live is None or live["metadata"]["uid"] != model.uid:
+            self._store.discard(MODELS, key)
+            if live is not None and self._store.put(MODELS, live):
+                self._again(key)
+            raise GoneError(f"LlamaModel {key} is gone, its children are left to the garbage collector")
 
     async def _write(self, resource: Resource, desired: Mapping[str, Any], *, existing: bool) -> dict[str, Any]:
         """Server-side apply. Where a hand edit cannot stand beside it (a port under another number but the same name,

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _GRACE_SEC = 10.0
 """How long a watch may take to tell of a change before it counts as deaf."""
+_FIRST_SEC = 30.0
 _CHUNK = 200
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -104,8 +105,10 @@ class Resync:
 
     async def run(self) -> None:
         """Compares for ever."""
+        pause = min(_FIRST_SEC, self._interval_sec)  # soon, for what fell between the first reading and the watches
         while True:
-            await asyncio.sleep(self._interval_sec)
+            await asyncio.sleep(pause)
+            pause = self._interval_sec
             try:
                 await self.compare()
             except (ApiError, *_UNREACHABLE) as error:

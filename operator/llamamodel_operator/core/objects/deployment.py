@@ -49,6 +49,8 @@ def build_deployment(model: LlamaModel, *, image: str) -> dict[str, Any]:
         "spec": {
             "replicas": spec.wanted_replicas,
             "revisionHistoryLimit": 2,
+            "paused": False,
+            "minReadySeconds": 0,
             "progressDeadlineSeconds": spec.settled_startup_timeout_sec + SCHEDULING_ALLOWANCE_SEC,
             "selector": {"matchLabels": selector(name)},
             "strategy": {

@@ -25,6 +25,7 @@ def build_service(model: LlamaModel) -> dict[str, Any]:
         },
         "spec": {
             "type": "ClusterIP",
+            "publishNotReadyAddresses": False,
             "selector": selector(name),
             "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http", "appProtocol": "http"}],
         },
