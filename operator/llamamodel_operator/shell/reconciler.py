@@ -13,7 +13,7 @@ from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, CONTAINER, MANAGED_BY_LABEL, MANAGER
 from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
 from llamamodel_operator.api.status import LlamaModelStatus
-from llamamodel_operator.core.objects.drift import differences
+from llamamodel_operator.core.objects.drift import differences, with_foreign_items
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
 from llamamodel_operator.core.plan import ImageDefaults, Plan, make_plan
@@ -121,7 +121,7 @@ class Reconciler:
             put_back = _applied_hash(live) == _applied_hash(desired)
             desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
         try:
-            written = await self._write(resource, desired, existing=live is not None)
+            written = await self._write(resource, desired, live=live)
         except ApiError as error:
             if error.status == 409:
                 self._store.discard(resource, key)  # the cache is behind: the next pass asks the API server
@@ -144,15 +144,18 @@ class Reconciler:
                 self._again(key)
             raise GoneError(f"LlamaModel {key} is gone, its children are left to the garbage collector")
 
-    async def _write(self, resource: Resource, desired: Mapping[str, Any], *, existing: bool) -> dict[str, Any]:
+    async def _write(
+        self, resource: Resource, desired: Mapping[str, Any], *, live: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """Server-side apply. Where a hand edit cannot stand beside it (a port under another number but the same name,
-        a volume or probe of another kind), our lists first replace the edited ones as a whole."""
+        a volume or probe of another kind), the lists with our items and the foreign ones replace the edited ones."""
         try:
             return await self._client.apply(resource, desired)
         except ApiError as error:
-            if not existing or error.status != 422:
+            if live is None or error.status != 422:
                 raise
-        await self._client.overwrite(resource, desired)
+        spec = with_foreign_items(desired["spec"], live["spec"])
+        await self._client.overwrite(resource, {**desired, "spec": spec})
         return await self._client.apply(resource, desired)
 
     def _settle(self, resource: Resource, key: Key, kept: frozenset[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamamodel_operator.api.quantity import same_quantity
 
-__all__ = ["differences"]
+__all__ = ["differences", "with_foreign_items"]
 
 _MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
@@ -45,6 +45,24 @@ def differences(desired: object, live: object, *, path: str = "") -> Iterator[st
     elif not _same_scalar(desired, live, path):
         # The sentences go to the log, and what is in an environment variable may be a secret.
         yield f"{path} is another one" if ".env[" in path else f"{path} is {live!r}, not {desired!r}"
+
+
+def with_foreign_items(desired: Any, live: object, *, field: str = "") -> Any:
+    """What is desired, and in lists that are merged by key the items that others added beside ours.
+
+    An item of theirs that has the name of one of ours is left out: the two cannot stand side by side.
+    """
+    if isinstance(desired, Mapping) and isinstance(live, Mapping):
+        return {key: with_foreign_items(value, live.get(key), field=key) for key, value in desired.items()}
+    if field not in _MERGE_KEYS or not isinstance(live, list):
+        return desired
+
+    def identity(item: Mapping[str, Any]) -> object:
+        return item.get("name") or tuple(item.get(key) for key in _MERGE_KEYS[field])
+
+    theirs = {identity(item): item for item in live}
+    ours = [with_foreign_items(item, theirs.pop(identity(item), None)) for item in desired]
+    return [*ours, *theirs.values()]
 
 
 def _same_scalar(desired: object, live: object, path: str) -> bool:
