@@ -67,6 +67,7 @@ test-unit: ## Pure tests, no cluster
 
 .PHONY: test-api
 test-api: ## The operator against a real API server
+	@$(CLUSTER) build --mode api-only
 	$(RUN) pytest tests/api $(PYTEST_ARGS)
 
 .PHONY: test-chart
@@ -75,7 +76,8 @@ test-chart: ## The chart, rendered and linted by helm
 	$(RUN) pytest tests/chart $(PYTEST_ARGS)
 
 .PHONY: e2e
-e2e: ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep
+e2e: images ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep
+	@$(CLUSTER) build
 	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: bench-reconcile

@@ -147,6 +147,7 @@ class Operator:
             clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         )
         self._working = False
+        self._stop = asyncio.Event()
         metrics.watch_queue(
             depth=lambda: self._queue.depth,
             oldest_wait=lambda: self._queue.oldest_wait,
@@ -160,35 +161,36 @@ class Operator:
         Raises:
             LeaseLostError: somebody else leads now, or may.
         """
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # kopf takes these over when it starts
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        self._take_signals()
         if not self._settings.leader_election:
-            await _first(self._work(), stop.wait())
+            await _first(self._work(), self._asked_to_stop())
             return
-        await _first(self._lease.acquire(), stop.wait())
-        if stop.is_set():
+        await _first(self._lease.acquire(), self._stop.wait())
+        if self._stop.is_set():
             return
         self._client.fence = self._lease.check
         self._metrics.lease_transitions.inc()
         try:
-            await _first(self._lease.keep(), self._work(), stop.wait())
+            await _first(self._lease.keep(), self._work(), self._asked_to_stop())
         finally:
             await self._lease.release()
             self._metrics.leader.set(0)
 
+    def _take_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+
+    async def _asked_to_stop(self) -> None:
+        """Until then; passes that run may end, while the lease is still kept."""
+        await self._stop.wait()
+        await self._queue.drain(within=_DRAIN_SEC)
+
     async def _work(self) -> None:
-        """Until kopf was told to stop by a signal, or a part fails."""
+        """Until a part fails."""
         self._metrics.leader.set(1)
         await self._resync.fill()
         self._working = True
-        workers = asyncio.ensure_future(self._queue.run())
-        try:
-            await _first(asyncio.shield(workers), self._resync.run(), self._watch(), self._watch_the_watches())
-        finally:
-            await self._queue.drain(within=_DRAIN_SEC)
-            workers.cancel()
-            await asyncio.wait([workers])
+        await _first(self._queue.run(), self._resync.run(), self._watch(), self._watch_the_watches())
 
     async def _watch(self) -> None:
         namespaces = self._settings.watch_namespaces
@@ -215,7 +217,9 @@ class Operator:
             alive = sum(task.get_name().startswith(_KOPFS_WATCHER) for task in asyncio.all_tasks())
             if alive < wanted and all_were_there:
                 raise WatchFailedError("a watch failed for good, see above")
-            all_were_there = all_were_there or alive >= wanted
+            if alive >= wanted and not all_were_there:
+                all_were_there = True
+                self._take_signals()  # back from kopf, which took them when it started
 
     async def _pass(self, key: Key) -> None:
         with self._metrics.reconcile_seconds.time():

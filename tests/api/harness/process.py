@@ -134,7 +134,7 @@ class OperatorProcess:
     @property
     def leads(self) -> bool:
         """Whether it holds the lease (or needs none) and has read the cluster."""
-        return self.http("/readyz")[0] == 200 and self.metric("leader") == 1
+        return self.metric("leader") == 1 and self.http("/readyz")[0] == 200  # in this order: standing by is ready too
 
     @property
     def passes(self) -> int:
