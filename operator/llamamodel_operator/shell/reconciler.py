@@ -109,8 +109,9 @@ class Reconciler:
         put_back, changed = False, set[str]()
         if live is None:
             live = await self._client.get(resource, namespace=key.namespace, name=key.name)
-        if live is None and model.status:  # missing although it was there: perhaps since the model is gone too
-            await self._check_that_it_exists(model)
+        # A child that is missing although it was there is missing perhaps since the model is gone too.
+        if live is None and model.status and not await self._still_exists(Key(model.namespace, model.name), model.uid):
+            raise GoneError("the LlamaModel is gone, its children are left to the garbage collector")
         if live is not None:
             if not _is_ours(live, desired, model):
                 return _not_ours(desired, live)
@@ -134,15 +135,6 @@ class Reconciler:
         self._store.put(resource, written)
         self._settle(resource, key, frozenset(differences(desired, written)))
         return None
-
-    async def _check_that_it_exists(self, model: LlamaModel) -> None:
-        key = Key(model.namespace, model.name)
-        live = await self._client.get(MODELS, namespace=key.namespace, name=key.name)
-        if live is None or live["metadata"]["uid"] != model.uid:
-            self._store.discard(MODELS, key)
-            if live is not None and self._store.put(MODELS, live):
-                self._again(key)
-            raise GoneError(f"LlamaModel {key} is gone, its children are left to the garbage collector")
 
     async def _write(
         self, resource: Resource, desired: Mapping[str, Any], *, live: Mapping[str, Any] | None
@@ -213,7 +205,7 @@ class Reconciler:
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
-            await self._look_again(raw)
+            await self._still_exists(Key.of(raw), metadata["uid"])
             return
         self._store.put(MODELS, written)
         if written["metadata"].get("generation") != metadata.get("generation"):
@@ -222,14 +214,14 @@ class Reconciler:
         if event := transition_event(metadata, before=_ready(before), after=_ready(desired), now=self._now()):
             await event.send(self._client)
 
-    async def _look_again(self, raw: Mapping[str, Any]) -> None:
-        """After a write that found no such LlamaModel: it is gone, or another one bears its name."""
-        key = Key.of(raw)
+    async def _still_exists(self, key: Key, uid: str) -> bool:
+        """Asks the API server; where the LlamaModel is gone, or another one bears its name, the cache learns of it."""
         live = await self._client.get(MODELS, namespace=key.namespace, name=key.name)
-        if live is None:
+        if live is None or live["metadata"]["uid"] != uid:
             self._store.discard(MODELS, key)
-        elif self._store.put(MODELS, live):
+        if live is not None and self._store.put(MODELS, live):
             self._again(key)
+        return live is not None and bool(live["metadata"]["uid"] == uid)
 
     def models_by_phase(self) -> Mapping[str, int]:
         """How many LlamaModels stand where, as their status says."""
