@@ -100,8 +100,8 @@ _BINARIES = {
     )
 }
 
-API_BINARIES = ("etcd", "kube-apiserver")
-"""What ``--mode api-only`` starts."""
+API_BINARIES = ("etcd", "kube-apiserver", "kubectl")
+"""What ``--mode api-only`` starts, and the client for it."""
 
 FULL_BINARIES = tuple(name for name in _BINARIES if name not in ("kwok", "kind"))
 """What ``--mode full`` needs, and the clients for it."""
