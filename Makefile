@@ -27,7 +27,7 @@ demo: ## From nothing to an answer: cluster, operator, a real model, a streamed 
 demo-down: cluster-down ## Remove all that `make demo` started
 
 .PHONY: test
-test: test-unit test-api test-chart e2e ## Run every test; the clusters that they need they start and end themselves
+test: test-unit test-servers test-api test-chart e2e ## Run every test; the clusters that they need they start and end themselves
 
 ##@ Development
 
@@ -37,9 +37,10 @@ setup: ## Install the locked dependencies into .venv, and the git hooks
 	@$(RUN) pre-commit install >/dev/null
 
 .PHONY: generate
-generate: ## Write what is generated from the types: CRD, chart
+generate: ## Write what is generated from the types: CRD, chart, reference
 	@$(RUN) python -m llamamodel_operator.api.crd > crds/llamamodels.yaml.new && mv crds/llamamodels.yaml.new crds/llamamodels.yaml
 	@$(RUN) python hack/chart
+	@$(RUN) python hack/reference
 
 .PHONY: format
 format: ## Format the code
@@ -65,6 +66,10 @@ verify: ## Everything that can be said without running the operator: lint, types
 test-unit: ## Pure tests, no cluster
 	$(RUN) pytest tests/unit tests/hack $(PYTEST_ARGS)
 
+.PHONY: test-servers
+test-servers: servers ## What is known of llama-server, against real ones: flags, arguments, templates, grammars
+	$(RUN) pytest tests/catalogue tests/server $(PYTEST_ARGS)
+
 .PHONY: test-api
 test-api: ## The operator against a real API server
 	@$(CLUSTER) build --mode api-only
@@ -79,6 +84,11 @@ test-chart: ## The chart, rendered and linted by helm
 e2e: images ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep
 	@$(CLUSTER) build
 	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
+
+.PHONY: servers
+servers: ## Fetch the llama-servers and the model that the tests and benchmarks run
+	@python3 hack/servers fetch
+	@python3 hack/models fetch gemma3-270m
 
 .PHONY: bench-reconcile
 bench-reconcile: ## Measure reconciles against plain writes; exits non-zero where an aim is missed

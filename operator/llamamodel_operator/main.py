@@ -11,9 +11,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import kopf
@@ -21,15 +22,20 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from llamamodel_operator import __version__
+from llamamodel_operator.api.findings import Finding
+from llamamodel_operator.core.review import nobody_looks, review_manifest
 from llamamodel_operator.handlers import make_registry, make_settings
 from llamamodel_operator.shell.client import ApiError, ClusterClient, ClusterConfigError
+from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.health import Check, measure_loop_lag, serve
 from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
 from llamamodel_operator.shell.logs import configure_logging
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.resync import Resync
+from llamamodel_operator.shell.sandbox import TemplateSandbox
 from llamamodel_operator.shell.settings import Settings
 from llamamodel_operator.shell.store import CACHED, Key, Store
 
@@ -45,6 +51,8 @@ _DRAIN_SEC = 5.0
 _KOPFS_WATCHER = "watcher for "
 """How the names of kopf's tasks begin, one per kind and namespace."""
 _STALLED_SEC = 300.0
+_TEXTS_SEC = 30.0
+"""Between looks at ConfigMaps that are referred to and not watched."""
 
 
 def main() -> None:
@@ -97,15 +105,40 @@ async def _run(settings: Settings) -> None:
                 kubeconfig=settings.kubeconfig, context=settings.context, observe_write=metrics.observe_write
             )
         )
-        operator = Operator(settings=settings, client=client, metrics=metrics)
+        operator = Operator(
+            settings=settings, client=client, metrics=metrics, sandbox=stack.enter_context(TemplateSandbox())
+        )
         alive.update(operator.alive())
         ready.update(operator.ready())
+        if settings.webhook != "off":
+            # Not above: what makes certificates takes 20 MB of memory.
+            from llamamodel_operator.webhook.running import running_webhook
+
+            ready["webhook"] = await stack.enter_async_context(
+                running_webhook(
+                    settings=settings,
+                    client=client,
+                    metrics=metrics,
+                    review=review_of(settings, stack.enter_context(TemplateSandbox())),
+                    leading=operator.leads,
+                )
+            )
         lag = asyncio.create_task(measure_loop_lag(metrics.loop_lag_seconds), name="loop-lag")
         try:
             await operator.run()
         finally:
             lag.cancel()
             _end_for_certain()
+
+
+def review_of(settings: Settings, sandbox: TemplateSandbox) -> Callable[[Mapping[str, Any]], Sequence[Finding]]:
+    """What the webhook says about a LlamaModel. It asks nobody: what lies in ConfigMaps, the operator checks."""
+    configuration = settings.configuration
+
+    def review(raw: Mapping[str, Any]) -> Sequence[Finding]:
+        return review_manifest(raw, configuration=configuration, look_up=nobody_looks, examine=sandbox.examine).findings
+
+    return review
 
 
 class WatchFailedError(Exception):
@@ -115,7 +148,9 @@ class WatchFailedError(Exception):
 class Operator:
     """Everything of one process, wired."""
 
-    def __init__(self, *, settings: Settings, client: ClusterClient, metrics: Metrics) -> None:
+    def __init__(
+        self, *, settings: Settings, client: ClusterClient, metrics: Metrics, sandbox: TemplateSandbox
+    ) -> None:
         self._settings = settings
         self._client = client
         self._metrics = metrics
@@ -123,11 +158,15 @@ class Operator:
         self._queue: KeyedQueue[Key] = KeyedQueue(
             work=self._pass, on_error=self._failed, workers=settings.workers, pass_timeout=_PASS_TIMEOUT_SEC
         )
+        self._gatherer = Gatherer(client=client, store=self._store, examine=sandbox.examine_async)
+        self._prober = Prober(again=self._queue.add)
         self._reconciler = Reconciler(
             client=client,
             store=self._store,
             metrics=metrics,
-            images=settings.images,
+            configuration=settings.configuration,
+            gatherer=self._gatherer,
+            prober=self._prober,
             now=lambda: datetime.now(UTC),
             again=self._queue.add,
         )
@@ -190,7 +229,12 @@ class Operator:
         self._metrics.leader.set(1)
         await self._resync.fill()
         self._working = True
-        await _first(self._queue.run(), self._resync.run(), self._watch(), self._watch_the_watches())
+        try:
+            await _first(
+                self._queue.run(), self._resync.run(), self._watch(), self._watch_the_watches(), self._look_at_texts()
+            )
+        finally:
+            await self._prober.close()
 
     async def _watch(self) -> None:
         namespaces = self._settings.watch_namespaces
@@ -207,6 +251,13 @@ class Operator:
             )
         except Exception as error:
             raise WatchFailedError(f"a watch failed for good: {str(error) or type(error).__name__}") from error
+
+    async def _look_at_texts(self) -> None:
+        """The watch of ConfigMaps tells of those with our label alone; others are looked at now and then."""
+        while True:
+            await asyncio.sleep(_TEXTS_SEC)
+            for key in tuple(self._gatherer.unwatched):
+                self._queue.add(key)
 
     async def _watch_the_watches(self) -> None:
         """Kopf may hang when one of its watches has failed for good: it stops the others and waits for ever."""
@@ -238,6 +289,10 @@ class Operator:
             exc_info=None if expected else error,
         )
 
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._lease.leading or not self._settings.leader_election
+
     def alive(self) -> dict[str, Check]:
         """What /healthz asks: a process that fails one of these is better started anew."""
         return {"watches": self._check_watches, "workers": self._check_workers}
@@ -247,8 +302,7 @@ class Operator:
         return {"lease": lambda: self._lease.problem, "cache": self._check_cache, "workers": self._check_workers}
 
     def _check_cache(self) -> str | None:
-        leading = self._lease.leading or not self._settings.leader_election
-        return "the first reading of the cluster is not complete" if leading and not self._working else None
+        return "the first reading of the cluster is not complete" if self.leads() and not self._working else None
 
     def _check_watches(self) -> str | None:
         if not self._working:

@@ -299,7 +299,7 @@ def test_what_the_user_takes_out_of_the_spec_goes_also_after_a_repair(
     bench.wait_until_settled("gemma")
 
     template = bench.get("Deployment", "gemma")["spec"]["template"]
-    assert [variable["name"] for variable in template["spec"]["containers"][0]["env"]] == ["HOME"]
+    assert [variable["name"] for variable in template["spec"]["containers"][0]["env"]] == ["HOME", "OMP_WAIT_POLICY"]
     assert "team" not in template["metadata"]["labels"]
     assert "note" not in template["metadata"]["annotations"]
 
@@ -310,7 +310,7 @@ def test_what_the_user_takes_out_of_the_spec_goes_from_the_children(bench: Bench
     bench.wait_until_settled("gemma")
 
     template = bench.get("Deployment", "gemma")["spec"]["template"]
-    assert [variable["name"] for variable in template["spec"]["containers"][0]["env"]] == ["HOME"]
+    assert [variable["name"] for variable in template["spec"]["containers"][0]["env"]] == ["HOME", "OMP_WAIT_POLICY"]
     assert "team" not in template["metadata"]["labels"]
     assert "note" not in template["metadata"]["annotations"]
 

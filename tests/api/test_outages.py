@@ -17,7 +17,7 @@ from .harness.process import OperatorProcess, Restarter
 from .harness.proxy import Proxy, running_proxy
 from .harness.waiting import eventually
 
-WATCHED = {"deployments", "llamamodels", "persistentvolumeclaims", "pods", "services"}
+WATCHED = {"configmaps", "deployments", "llamamodels", "persistentvolumeclaims", "pods", "services"}
 
 
 @pytest.fixture

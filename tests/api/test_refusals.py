@@ -138,7 +138,7 @@ def test_an_edit_that_is_refused_leaves_what_runs_alone(bench: Bench, kube: Kube
 
     assert bench.get("Deployment", "gemma") == before
     assert condition(model, "Available")["status"] == "True"
-    assert "env[1].name" in condition(model, "Accepted")["message"]
+    assert "env[2].name" in condition(model, "Accepted")["message"]
 
 
 def test_a_full_quota_is_told_as_such_and_the_model_recovers(bench: Bench) -> None:

@@ -47,6 +47,10 @@ def everything() -> Manifest:
             "cacheTypeV": "q4_0",
         },
         endpoints={"metrics": False, "slots": False},
+        grammar={"builtin": "json"},
+        chatTemplate={"inline": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+        systemPrompt={"inline": "Be {{ brief }}."},
+        loraAdapters=[{"name": "sql", "pvc": {"claimName": "models", "path": "sql.gguf"}, "scale": 0.1}],
         env=[
             {"name": "PLAIN", "value": "x $(HOME) $$(HOME)"},
             {"name": "EMPTY", "value": ""},
@@ -200,7 +204,8 @@ def test_every_field_reaches_the_pod(bench: Bench, operator: OperatorProcess) ->
     pod = bench.get("Deployment", "everything")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     spec = everything().spec
-    assert {variable["name"] for variable in container["env"]} == {variable["name"] for variable in spec["env"]}
+    own = {"LLAMAMODEL_LORA_SCALE_0"}
+    assert {variable["name"] for variable in container["env"]} == {variable["name"] for variable in spec["env"]} | own
     assert len(pod["tolerations"]) == len(spec["tolerations"])
     assert pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]["weight"] == 100
     assert [constraint["whenUnsatisfiable"] for constraint in pod["topologySpreadConstraints"]] == [

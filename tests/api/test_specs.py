@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from llamamodel_operator.api.findings import Severity
 from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
+from llamamodel_operator.core.schema_check import check_schema
 
 from .harness.bench import Bench
 from .harness.kube import Kube, Obj, RefusedByServerError
@@ -84,10 +86,52 @@ GOOD = (
     Good("a toleration of everything", a_model().with_(tolerations=[{"operator": "Exists"}])),
     Good("labels of the user's own", a_model().with_(podLabels={"app.kubernetes.io/part-of": "chat", "team": "a"})),
     Good("empty lists and maps", a_model().with_(env=[], tolerations=[], nodeSelector={}, affinity={}, resources={})),
+    Good(
+        "all of what is read from elsewhere",
+        a_model().with_(
+            task="generate",
+            chatTemplate={"configMapKeyRef": {"name": "t.v1", "key": "it.jinja"}},
+            grammar={"jsonSchema": {"type": "object", "properties": {"a": {"type": ["string", "null"]}}}},
+            systemPrompt={"inline": "x" * 100_000},
+            requestDefaults={"temperature": 0.2, "stop": ["a"], "logit_bias": {"1": -1.5}},
+            speculative={"draftModel": {"pvc": {"claimName": "m", "path": "d.gguf"}}, "minProbability": 0.5},
+            loraAdapters=[{"name": "a.b-1", "pvc": {"claimName": "m", "path": "a $(X).gguf"}, "scale": -0.5}],
+            projector={"pvc": {"claimName": "m", "path": "p.gguf"}, "offload": False},
+            extraArgs=["--top-n-sigma", "1.5", ""],
+            logging={"verbose": True, "timestamps": False, "colors": "disabled"},
+        ),
+    ),
+    Good(
+        "all of the engine",
+        _engine(
+            build=10434,
+            kvUnified=True,
+            batchThreads=2,
+            contBatching=False,
+            tensorSplit=[3, 1.5],
+            splitMode="row",
+            mainGpu=1,
+            kvOffload=False,
+            swaFull=True,
+            defragThreshold=-1,
+            promptCacheSize=0,
+            memoryMap=False,
+            memoryLock=True,
+            numa="isolate",
+            cpuMoeLayers="all",
+            overrideTensors=["blk[.]1=CPU"],
+            ropeScaling="yarn",
+            ropeFreqBase=1e6,
+            ropeFreqScale=0.25,
+            pooling="cls",
+            timeoutSec=60,
+            skipWarmup=True,
+            checkTensors=False,
+        ),
+    ),
     Good("nothing as null", a_model().with_(image=None, gpu=None, engine=None, replicas=None, env=None)),
 )
 
-NOT_CHECKED_BY_THE_TYPES = "a pattern, which the types leave to the API server"
 KUBERNETES_OWN = "Kubernetes' own type, which the types pass on as it is"
 LENIENT = "the types read a number or a boolean from text"
 UNKNOWN = "the types ignore unknown fields, so that an older operator reads a newer LlamaModel"
@@ -116,13 +160,11 @@ BAD = (
         "a claim in capitals",
         a_model().reading("m.gguf", claim="Models"),
         ("spec.model.pvc.claimName", "lower case letters"),
-        only_by_server=NOT_CHECKED_BY_THE_TYPES,
     ),
     Bad(
         "a claim of another namespace",
         a_model().reading("m.gguf", claim="team/models"),
         ("spec.model.pvc.claimName", "must be the name of an object"),
-        only_by_server=NOT_CHECKED_BY_THE_TYPES,
     ),
     Bad("an empty claim", a_model().reading("m.gguf", claim=""), ("spec.model.pvc.claimName",)),
     Bad(
@@ -171,20 +213,17 @@ BAD = (
         "a served name with a comma",
         a_model().with_(servedModelName="a,b"),
         ("spec.servedModelName", "commas"),
-        only_by_server=NOT_CHECKED_BY_THE_TYPES,
     ),
     Bad(
         "a served name with a space",
         a_model().with_(servedModelName="my model"),
         ("spec.servedModelName", "spaces"),
-        only_by_server=NOT_CHECKED_BY_THE_TYPES,
     ),
     Bad("an empty served name", a_model().with_(servedModelName=""), ("spec.servedModelName",)),
     Bad(
         "an image with a space",
         a_model().with_(image="llama.cpp server"),
         ("spec.image", "must be an image reference such as"),
-        only_by_server=NOT_CHECKED_BY_THE_TYPES,
     ),
     Bad("an empty image", a_model().with_(image=""), ("spec.image",)),
     Bad(
@@ -198,7 +237,6 @@ BAD = (
         "a GPU of no vendor",
         a_model().with_(gpu={"resourceName": "gpu"}),
         ("spec.gpu.resourceName", "nvidia.com/gpu"),
-        only_by_server=NOT_CHECKED_BY_THE_TYPES,
     ),
     Bad(
         "GPUs that are limited a second time",
@@ -251,6 +289,34 @@ BAD = (
         ("spec.podSecurityContext.runAsUser", "integer"),
         only_by_server=KUBERNETES_OWN,
     ),
+    Bad(
+        "a grammar from two places",
+        a_model().with_(grammar={"builtin": "json", "inline": "root ::= x"}),
+        ("spec.grammar", "exactly one of builtin, inline"),
+    ),
+    Bad("a chat template from nowhere", a_model().with_(chatTemplate={}), ("spec.chatTemplate", "exactly one of")),
+    Bad("a grammar that is not there", a_model().with_(grammar={"builtin": "xml"}), ("spec.grammar.builtin", '"csv"')),
+    Bad(
+        "an adapter with a comma in its path",
+        a_model().with_(loraAdapters=[{"name": "a", "pvc": {"claimName": "m", "path": "a,b.gguf"}}]),
+        ("spec.loraAdapters[0].pvc", "must not contain ','"),
+    ),
+    Bad(
+        "two adapters of one name",
+        a_model().with_(loraAdapters=[{"name": "a", "pvc": {"claimName": "m", "path": "a.gguf"}}] * 2),
+        ("spec.loraAdapters[1]", "Duplicate"),
+    ),
+    Bad(
+        "drafts of at least more than at most",
+        a_model().with_(
+            speculative={"draftModel": {"pvc": {"claimName": "m", "path": "d.gguf"}}, "minTokens": 5, "maxTokens": 2}
+        ),
+        ("spec.speculative", "minTokens must not be larger than maxTokens"),
+    ),
+    Bad("a negative prompt cache", _engine(promptCacheSize="-1Gi"), ("spec.engine.promptCacheSize", "0 or more")),
+    Bad("an override without a buffer", _engine(overrideTensors=["exps"]), ("overrideTensors[0]", "PATTERN=BUFFER")),
+    Bad("experts in words", _engine(cpuMoeLayers="most"), ("spec.engine.cpuMoeLayers", "all", "most")),
+    Bad("a task that is not known", a_model().with_(task="chat"), ("spec.task", '"rerank"')),
     Bad("tolerations that are no list", a_model().with_(tolerations="gpu"), ("spec.tolerations", "array")),
     Bad("an engine that is a word", a_model().with_(engine="fast"), ("spec.engine", "object")),
     Bad("an unknown field", a_model().with_(modle="x"), ("spec.modle", "unknown field"), only_by_server=UNKNOWN),
@@ -301,14 +367,28 @@ def test_the_types_refuse_what_the_api_server_refuses_but_for_what_is_left_to_it
             _parsed(case.model.body, namespace)
 
 
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.title)
+def test_a_dry_run_without_a_cluster_refuses_what_the_api_server_refuses(case: Bad, namespace: str) -> None:
+    by_schema = check_schema(case.model.in_(namespace).body)
+    try:
+        _parsed(case.model.body, namespace)
+    except InvalidLlamaModelError:
+        return
+    assert [finding for finding in by_schema if finding.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.title)
+def test_a_dry_run_without_a_cluster_takes_what_the_api_server_takes(case: Good, namespace: str) -> None:
+    assert [f for f in check_schema(case.model.in_(namespace).body) if f.severity is Severity.ERROR] == []
+
+
 def test_defaults_are_filled_in_and_only_those_that_are_promised(bench: Bench) -> None:
     stored = bench.create(a_model().with_(gpu={}))["spec"]
 
     assert stored == {
         "model": {"pvc": {"claimName": "models", "path": "gemma.gguf"}},
         "replicas": 1,
-        "suspend": False,
-        "gpu": {"count": 1, "resourceName": "nvidia.com/gpu"},
+        "gpu": {},
     }
 
 

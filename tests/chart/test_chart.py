@@ -39,6 +39,13 @@ WAY_TO_SET = {
     "image_cpu": "engineImages.cpu",
     "image_gpu": "engineImages.gpu",
     "image_by_resource": "engineImages.byResource",
+    "model_defaults": "modelDefaults",
+    "argument_policy": "argumentPolicy",
+    "allowed_flags": "allowedFlags",
+    "webhook": "webhook.mode",
+    "webhook_port": "webhook.port",
+    "webhook_name": "fullnameOverride",
+    "webhook_certificate_life_sec": "webhook.certificateLifeSec",
     "lease_name": "fullnameOverride",
     "leader_election": "always on",
     "lease_namespace": "POD_NAMESPACE",
@@ -54,7 +61,9 @@ WORK: set[Rule] = {
     ("llamamodel.dev", "llamamodels", "get list watch"),
     ("llamamodel.dev", "llamamodels/status", "patch"),
     ("apps", "deployments", "create delete get list patch watch"),
+    ("apps", "deployments/scale", "patch"),
     ("", "services", "create delete get list patch watch"),
+    ("", "configmaps", "create delete get list patch watch"),
     ("", "pods", "list watch"),
     ("", "persistentvolumeclaims", "list watch"),
     ("events.k8s.io", "events", "create"),
@@ -62,6 +71,14 @@ WORK: set[Rule] = {
 LEADER_ELECTION: set[Rule] = {
     ("coordination.k8s.io", "leases", "create"),
     ("coordination.k8s.io", "leases=llamamodel-operator", "get update"),
+}
+WEBHOOK = f"{NAME}-webhook"
+SECRET: set[Rule] = {
+    ("", "secrets", "create"),
+    ("", f"secrets={WEBHOOK}", "get update"),
+}
+PUBLISH: set[Rule] = {
+    ("admissionregistration.k8s.io", f"validatingwebhookconfigurations={WEBHOOK}", "get patch"),
 }
 VIEW: set[Rule] = {
     ("llamamodel.dev", "llamamodels", "get list watch"),
@@ -199,12 +216,18 @@ def test_by_default_it_installs_one_operator_for_the_whole_cluster() -> None:
         ("ClusterRole", NAME),
         ("ClusterRole", f"{NAME}-edit"),
         ("ClusterRole", f"{NAME}-view"),
+        ("ClusterRole", WEBHOOK),
         ("ClusterRoleBinding", NAME),
+        ("ClusterRoleBinding", WEBHOOK),
         ("Deployment", NAME),
         ("Role", f"{NAME}-leader-election"),
+        ("Role", WEBHOOK),
         ("RoleBinding", f"{NAME}-leader-election"),
+        ("RoleBinding", WEBHOOK),
         ("Service", f"{NAME}-metrics"),
+        ("Service", WEBHOOK),
         ("ServiceAccount", NAME),
+        ("ValidatingWebhookConfiguration", WEBHOOK),
     ]
     assert chart.one("Deployment")["spec"]["replicas"] == 1
 
@@ -220,7 +243,9 @@ def test_every_object_says_what_it_belongs_to() -> None:
 
 def test_a_long_release_name_still_gives_valid_names() -> None:
     chart = render(release="r" * 53)
-    assert len(chart.one("Service")["metadata"]["name"]) <= 63
+    services = [doc["metadata"]["name"] for doc in chart.all if doc["kind"] == "Service"]
+    assert len(services) == 2
+    assert all(len(name) <= 63 for name in services)
     assert len(chart.one("Deployment")["metadata"]["labels"]["app.kubernetes.io/instance"]) <= 63
     assert chart.env["LLAMAMODEL_OPERATOR_LEASE_NAME"] == chart.one("Deployment")["metadata"]["name"]
 
@@ -251,8 +276,10 @@ def test_the_custom_resource_definition_can_be_left_to_others() -> None:
 def test_the_operator_has_exactly_the_rights_that_it_uses() -> None:
     chart = render()
     assert rules(chart.one("ClusterRole", NAME)) == WORK
-    assert rules(chart.one("Role")) == LEADER_ELECTION
-    assert chart.names("Role") == [f"{NAMESPACE}/{NAME}-leader-election"]
+    assert rules(chart.one("Role", f"{NAME}-leader-election")) == LEADER_ELECTION
+    assert rules(chart.one("Role", WEBHOOK)) == SECRET
+    assert rules(chart.one("ClusterRole", WEBHOOK)) == PUBLISH
+    assert chart.names("Role") == [f"{NAMESPACE}/{NAME}-leader-election", f"{NAMESPACE}/{WEBHOOK}"]
 
 
 def test_with_watched_namespaces_it_has_roles_in_these_alone() -> None:
@@ -265,11 +292,20 @@ def test_with_watched_namespaces_it_has_roles_in_these_alone() -> None:
     assert json.loads(chart.env["LLAMAMODEL_OPERATOR_WATCH_NAMESPACES"]) == ["team-a", "team-b"]
 
 
-@pytest.mark.parametrize("values", ["{}", '{"watchNamespaces": ["team-a"]}', '{"fullnameOverride": "other"}'])
-def test_each_binding_gives_its_role_to_the_account_of_the_pods(values: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [
+        ("{}", 4),
+        ('{"watchNamespaces": ["team-a"]}', 2),
+        ('{"fullnameOverride": "other"}', 4),
+        ('{"webhook": {"mode": "off"}}', 2),
+        ('{"webhook": {"mode": "cert-manager"}}', 3),
+    ],
+)
+def test_each_binding_gives_its_role_to_the_account_of_the_pods(values: str, number: int) -> None:
     chart = render(values)
     bindings = [doc for doc in chart.all if doc["kind"].endswith("Binding")]
-    assert len(bindings) == 2
+    assert len(bindings) == number
     for binding in bindings:
         metadata = binding["metadata"]
         chart.one(binding["roleRef"]["kind"], binding["roleRef"]["name"], metadata.get("namespace"))
@@ -285,7 +321,7 @@ def test_each_binding_gives_its_role_to_the_account_of_the_pods(values: str) -> 
 
 def test_the_lease_that_it_may_write_is_the_one_that_it_takes() -> None:
     chart = render('{"fullnameOverride": "other"}')
-    assert ("coordination.k8s.io", "leases=other", "get update") in rules(chart.one("Role"))
+    assert ("coordination.k8s.io", "leases=other", "get update") in rules(chart.one("Role", "other-leader-election"))
     assert chart.env["LLAMAMODEL_OPERATOR_LEASE_NAME"] == "other"
 
 
@@ -303,13 +339,13 @@ def test_the_clusters_view_edit_and_admin_roles_apply_to_llamamodels() -> None:
 
 def test_rights_can_be_left_to_others() -> None:
     kinds = {doc["kind"] for doc in render('{"rbac": {"create": false}}').all}
-    assert kinds == {"Deployment", "Service", "ServiceAccount"}
+    assert kinds == {"Deployment", "Service", "ServiceAccount", "ValidatingWebhookConfiguration"}
 
 
 def test_an_account_of_somebody_else_must_be_named() -> None:
     named = render('{"serviceAccount": {"create": false, "name": "theirs"}}')
     assert named.pod["serviceAccountName"] == "theirs"
-    assert named.one("ClusterRoleBinding")["subjects"][0]["name"] == "theirs"
+    assert named.one("ClusterRoleBinding", NAME)["subjects"][0]["name"] == "theirs"
     assert named.names("ServiceAccount") == []
     assert "serviceAccount.name is needed" in refusal('{"serviceAccount": {"create": false}}')
 
@@ -318,7 +354,8 @@ def test_an_account_of_somebody_else_must_be_named() -> None:
 
 
 def test_every_variable_that_the_chart_sets_is_a_setting_of_the_operator() -> None:
-    chart = render('{"watchNamespaces": ["a"]}')
+    given = {"watchNamespaces": ["a"], "modelDefaults": {"startupTimeoutSec": 900}, "allowedFlags": ["--path"]}
+    chart = render(json.dumps(given))
     ours = {name.removeprefix(PREFIX).lower() for name in chart.env}
     assert ours <= set(Settings.model_fields)
     by_chart = {field for field, way in WAY_TO_SET.items() if way not in ("extraEnv", "POD_NAME", "POD_NAMESPACE")}
@@ -339,8 +376,8 @@ def test_every_setting_of_the_operator_can_be_set() -> None:
 def test_the_pods_own_name_and_namespace_are_known_to_it() -> None:
     references = {entry["name"]: entry["valueFrom"] for entry in render().container["env"] if "valueFrom" in entry}
     assert references == {
-        "POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
-        "POD_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        "POD_NAME": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
+        "POD_NAMESPACE": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
     }
 
 
@@ -357,7 +394,7 @@ def settings_of(chart: Manifests, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_the_charts_defaults_are_the_operators_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_chart = {"lease_name", "lease_namespace", "identity"}
+    by_chart = {"lease_name", "lease_namespace", "identity", "webhook"}
     found = settings_of(render(), monkeypatch)
     for name, field in Settings.model_fields.items():
         if name not in by_chart:
@@ -440,7 +477,7 @@ def test_a_service_of_a_similar_name_cannot_change_a_setting() -> None:
 
 def test_probes_and_metrics_use_the_port_that_the_operator_serves() -> None:
     chart = render('{"httpPort": 9090, "metrics": {"service": {"port": 80}}}')
-    assert chart.container["ports"] == [{"name": "http", "containerPort": 9090}]
+    assert chart.container["ports"][0] == {"name": "http", "containerPort": 9090}
     assert chart.env["LLAMAMODEL_OPERATOR_HTTP_PORT"] == "9090"
     probes = {name: chart.container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert probes == {
@@ -448,8 +485,9 @@ def test_probes_and_metrics_use_the_port_that_the_operator_serves() -> None:
         "liveness": {"path": "/healthz", "port": "http"},
         "readiness": {"path": "/readyz", "port": "http"},
     }
-    assert chart.one("Service")["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
-    assert render('{"metrics": {"service": {"enabled": false}}}').names("Service") == []
+    metrics = chart.one("Service", f"{NAME}-metrics")
+    assert metrics["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
+    assert render('{"metrics": {"service": {"enabled": false}}}').names("Service") == [f"{NAMESPACE}/{WEBHOOK}"]
 
 
 def test_selectors_match_the_pods_whatever_labels_are_added() -> None:
@@ -463,7 +501,8 @@ def test_selectors_match_the_pods_whatever_labels_are_added() -> None:
         "app.kubernetes.io/component": "operator",
     }
     assert labels == {**selector, "team": "blue"}
-    assert chart.one("Service")["spec"]["selector"] == selector
+    assert chart.one("Service", f"{NAME}-metrics")["spec"]["selector"] == selector
+    assert chart.one("Service", WEBHOOK)["spec"]["selector"] == selector
     assert chart.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == selector
 
 
@@ -515,6 +554,88 @@ def test_openshift_may_choose_the_user() -> None:
     assert chart.pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
+# --- the webhook
+
+
+def test_the_webhook_reviews_what_is_created_or_changed_and_nothing_else() -> None:
+    configuration = render().one("ValidatingWebhookConfiguration")
+    assert configuration["metadata"]["name"] == WEBHOOK
+    assert "annotations" not in configuration["metadata"]
+    assert configuration["webhooks"] == [
+        {
+            "name": "validate.llamamodels.llamamodel.dev",
+            # no caBundle: it is the operator's field, and a GitOps tool must see no difference
+            "clientConfig": {
+                "service": {"name": WEBHOOK, "namespace": NAMESPACE, "path": "/validate", "port": 443},
+            },
+            "rules": [
+                {
+                    "apiGroups": ["llamamodel.dev"],
+                    "apiVersions": ["v1alpha1"],
+                    "resources": ["llamamodels"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "scope": "Namespaced",
+                }
+            ],
+            "admissionReviewVersions": ["v1"],
+            "failurePolicy": "Ignore",
+            "matchPolicy": "Equivalent",
+            "namespaceSelector": {},
+            "objectSelector": {},
+            "sideEffects": "None",
+            "timeoutSeconds": 5,
+        }
+    ]
+
+
+def test_the_webhooks_values_reach_its_configuration() -> None:
+    selector = {"matchExpressions": [{"key": "team", "operator": "In", "values": ["blue"]}]}
+    values = {"failurePolicy": "Fail", "timeoutSeconds": 10, "namespaceSelector": selector}
+    [webhook] = render(json.dumps({"webhook": values})).one("ValidatingWebhookConfiguration")["webhooks"]
+    assert {key: webhook[key] for key in values} == values
+
+
+def test_the_webhooks_service_leads_to_the_port_that_the_operator_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = render('{"webhook": {"port": 10250, "certificateLifeSec": 86400}, "fullnameOverride": "other"}')
+    service = chart.one("Service", "other-webhook")
+    assert service["spec"]["ports"] == [{"name": "webhook", "port": 443, "targetPort": "webhook"}]
+    assert {"name": "webhook", "containerPort": 10250} in chart.container["ports"]
+    found = settings_of(chart, monkeypatch)
+    assert (found.webhook, found.webhook_port, found.webhook_name) == ("self-signed", 10250, "other-webhook")
+    assert found.webhook_certificate_life_sec == 86_400
+    assert ("", "secrets=other-webhook", "get update") in rules(chart.one("Role", "other-webhook"))
+
+
+@pytest.mark.parametrize("values", ["webhook: {mode: off}", "webhook: {mode: 'off'}", "watchNamespaces: [team-a]"])
+def test_without_a_webhook_nothing_of_it_is_there(values: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = render(values)
+    assert [doc["metadata"]["name"] for doc in chart.all if doc["metadata"]["name"].startswith(WEBHOOK)] == []
+    assert [port["name"] for port in chart.container["ports"]] == ["http"]
+    assert settings_of(chart, monkeypatch).webhook == "off"
+
+
+def test_with_cert_manager_the_operator_only_reads_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = render("webhook: {mode: cert-manager}")
+    assert settings_of(chart, monkeypatch).webhook == "cert-manager"
+    assert rules(chart.one("Role", WEBHOOK)) == {("", f"secrets={WEBHOOK}", "get")}
+    assert WEBHOOK not in chart.names("ClusterRole")
+    annotations = chart.one("ValidatingWebhookConfiguration")["metadata"]["annotations"]
+    assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/{WEBHOOK}"}
+    serving, authority = chart.one("Certificate", WEBHOOK)["spec"], chart.one("Certificate", f"{WEBHOOK}-ca")["spec"]
+    assert serving["secretName"] == WEBHOOK
+    assert serving["dnsNames"] == [f"{WEBHOOK}.{NAMESPACE}.svc"]
+    issuer = chart.one("Issuer", serving["issuerRef"]["name"])
+    assert issuer["spec"]["ca"]["secretName"] == authority["secretName"]
+    assert chart.one("Issuer", authority["issuerRef"]["name"])["spec"] == {"selfSigned": {}}
+
+
+def test_cert_manager_can_be_told_another_issuer() -> None:
+    issuer = {"name": "corporate", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    chart = render(json.dumps({"webhook": {"mode": "cert-manager", "issuerRef": issuer}}))
+    assert chart.one("Certificate")["spec"]["issuerRef"] == issuer
+    assert chart.names("Issuer") == []
+
+
 # --- values
 
 
@@ -549,6 +670,13 @@ def test_openshift_may_choose_the_user() -> None:
         ("image: {repository: 'has space'}", "repository"),
         ("image: {pullPolicy: always}", "pullPolicy"),
         ("httpPort: 80", "httpPort"),
+        ("webhook: {mode: 'on'}", "mode"),
+        ("webhook: {failurePolicy: ignore}", "failurePolicy"),
+        ("webhook: {timeoutSeconds: 31}", "timeoutSeconds"),
+        ("webhook: {port: 443}", "port"),
+        ("webhook: {namespaceSelector: {team: blue}}", "namespaceSelector"),
+        ("webhook: {certificateLifeSec: 60}", "certificateLifeSec"),
+        ("webhook: {issuerRef: corporate}", "issuerRef"),
         ("crds: {keep: 'yes'}", "keep"),
         ("engineImages: {byResource: {gpu: x}}", "byResource"),
         ("resources: {limits: {memory: 4 GB}}", "memory"),
@@ -571,6 +699,7 @@ def test_a_parent_chart_may_pass_its_globals() -> None:
     [
         ("{}", "serves the LlamaModels of the whole cluster"),
         ("watchNamespaces: [team-a, team-b]", "serves the LlamaModels of team-a, team-b"),
+        ("watchNamespaces: [team-a]", "With watchNamespaces there is no admission webhook"),
         ("crds: {enabled: false}", "must be there already"),
         ("crds: {keep: false}", "uninstalling the chart deletes every LlamaModel"),
         ("rbac: {create: false}", "needs its rights from somebody else"),

@@ -11,9 +11,12 @@ from llamamodel_operator.api.base import API_VERSION, KIND
 from llamamodel_operator.api.labels import CONTAINER, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import LlamaModelStatus
+from llamamodel_operator.core.engine.catalogues import shipped_catalogues
+from llamamodel_operator.core.engine.policy import ArgumentPolicy
+from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
-from llamamodel_operator.core.plan import ImageDefaults, Plan, make_plan
+from llamamodel_operator.core.plan import Configuration, ImageDefaults, Plan, make_plan
 from llamamodel_operator.core.status import make_status
 
 NOON = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -21,6 +24,7 @@ NAMESPACE = "demo"
 IMAGES = ImageDefaults(
     cpu="example.com/llama:cpu", gpu="example.com/llama:gpu", by_resource={"nvidia.com/gpu": "example.com/llama:cuda"}
 )
+CONFIGURATION = Configuration(images=IMAGES, policy=ArgumentPolicy(), catalogues=shipped_catalogues())
 
 
 def at(clock: str) -> str:
@@ -106,7 +110,7 @@ class ModelBuilder:
         return LlamaModel.parse(self.raw())
 
     def plan(self) -> Plan:
-        return make_plan(self.build(), images=IMAGES)
+        return make_plan(self.build(), configuration=CONFIGURATION, facts=Facts())
 
     def deployment(self) -> dict[str, Any]:
         """The Deployment that is planned for it."""

@@ -82,13 +82,14 @@ class FakeCluster(ClusterClient):
         chunk_size: int = 500,
     ) -> AsyncIterator[list[dict[str, Any]]]:
         self.before_read(resource.kind)
-        label, _, value = label_selector.partition("=")
+        label, equals, value = label_selector.partition("=")
         found = [
             copy.deepcopy(raw)
             for (kind, key), raw in self._objects.items()
             if kind == resource.kind
             and namespace in (None, key.namespace)
-            and (not label or (raw["metadata"].get("labels") or {}).get(label) == value)
+            and (not label or label in (raw["metadata"].get("labels") or {}))
+            and (not equals or raw["metadata"]["labels"][label] == value)
         ]
         for raw in found:  # items of a list come without these two
             raw.pop("apiVersion", None)
@@ -107,6 +108,9 @@ class FakeCluster(ClusterClient):
         wanted_uid = body["metadata"].get("uid")
         if wanted_uid and (live is None or live["metadata"]["uid"] != wanted_uid):
             raise ApiError(status=409, reason="Conflict", message="the UID in the precondition does not match")
+        if live is not None and subresource == "scale":
+            spec = {**live["spec"], "replicas": body["spec"]["replicas"]}
+            return copy.deepcopy(self._store(resource, {**live, "spec": spec}))
         if live is not None and subresource is not None:
             return copy.deepcopy(self._store(resource, {**live, subresource: body[subresource]}))
         before = live or {"metadata": {"uid": f"uid-{self._version + 1}", "generation": 0}}
@@ -121,7 +125,8 @@ class FakeCluster(ClusterClient):
         live = self._objects.get((resource.kind, Key.of(body)))
         if live is None:
             raise ApiError(status=404, reason="NotFound", message=f"{Key.of(body)} not found")
-        self._store(resource, _merged(live, {"spec": body["spec"]}))
+        content = {name: body[name] for name in ("spec", "data") if name in body}
+        self._store(resource, _merged(live, content))
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         self._note("create", resource, body)

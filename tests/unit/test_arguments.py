@@ -20,8 +20,11 @@ def test_the_smallest_model_gets_a_file_a_name_an_address_and_nothing_more() -> 
         "--host", "0.0.0.0",  # noqa: S104
         "--port", "8080",
         "--n-gpu-layers", "0",
+        "--cache-ram", "1024",
+        "--check-tensors",
         "--metrics",
         "--slots",
+        "--log-prefix", "--log-timestamps",
     ]  # fmt: skip
 
 

@@ -47,7 +47,8 @@ def refusal_of(model: ModelBuilder) -> str:
         ),
         (
             {"engine": {"cacheTypeV": "q8_0", "flashAttention": "disabled"}},
-            "spec.engine: a quantized cacheTypeV needs flash attention: set flashAttention to enabled or auto",
+            "spec.engine: a quantized cacheTypeV needs flash attention: set flashAttention to enabled or auto,"
+            " or cacheTypeV to f16, bf16 or f32",
         ),
         (
             {"engine": {"batchSize": 8, "microBatchSize": 9}},
@@ -138,7 +139,7 @@ def test_an_unknown_field_is_ignored_because_the_api_server_judges_those() -> No
 def test_the_smallest_model_has_the_documented_defaults() -> None:
     spec = a_model().build().spec
     assert (spec.replicas, spec.suspend, spec.settled_startup_timeout_sec) == (1, False, 300)
-    assert (spec.endpoints.metrics, spec.endpoints.slots) == (True, True)
+    assert spec.settled_task == "generate"
     assert spec.gpu is None
 
 

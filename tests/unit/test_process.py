@@ -15,6 +15,7 @@ from llamamodel_operator.main import Operator
 from llamamodel_operator.shell.client import DEPLOYMENTS, LEASES, MODELS, ApiError
 from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.sandbox import TemplateSandbox
 from llamamodel_operator.shell.settings import Settings
 from llamamodel_operator.shell.store import Key
 
@@ -30,7 +31,12 @@ class Process(Operator):
 
     def __init__(self, cluster: FakeCluster, **settings: Any) -> None:
         self.metrics = Metrics()
-        super().__init__(settings=Settings(lease_namespace="ops", **settings), client=cluster, metrics=self.metrics)
+        super().__init__(
+            settings=Settings(lease_namespace="ops", **settings),
+            client=cluster,
+            metrics=self.metrics,
+            sandbox=TemplateSandbox(),
+        )
         self._lease._clock = lambda: asyncio.get_running_loop().time()
 
     async def _watch(self) -> None:

@@ -12,69 +12,23 @@ from llamamodel_operator.shell.client import (
     DEPLOYMENTS,
     EVENTS,
     MODELS,
-    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     SERVICES,
     ApiError,
 )
 from llamamodel_operator.shell.metrics import Metrics
-from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
-from llamamodel_operator.shell.store import Key, Store
+from llamamodel_operator.shell.reconciler import RefusedError
+from llamamodel_operator.shell.store import Key
 
-from .builders import IMAGES, NOON, ModelBuilder, a_claim, a_deployment, a_model, a_pod, at
+from .builders import a_deployment, a_model, a_pod, at
 from .fake_cluster import FakeCluster, Write
+from .world import GEMMA, World
 
-GEMMA = Key("demo", "gemma")
 FIRST_PASS = [
     Write("apply", "Service", "gemma"),
     Write("apply", "Deployment", "gemma"),
     Write("apply-status", "LlamaModel", "gemma"),
 ]
-
-
-class World:
-    """A reconciler, its cache, and the API server that both see."""
-
-    def __init__(self, cluster: FakeCluster) -> None:
-        self.cluster = cluster
-        self.store = Store()
-        self.metrics = Metrics()
-        self.again: list[Key] = []
-        self.reconciler = Reconciler(
-            client=cluster,
-            store=self.store,
-            metrics=self.metrics,
-            images=IMAGES,
-            now=lambda: NOON,
-            again=self.again.append,
-        )
-
-    def has(self, model: ModelBuilder) -> None:
-        """A user created or changed a LlamaModel, and the watch told of it."""
-        key = Key(model.namespace, model.name)
-        status = self.cluster.shows(MODELS, key).get("status") if key in self.cluster.keys(MODELS) else None
-        raw = {**model.raw(), **({"status": status} if status else {})}
-        self.store.put(MODELS, self.cluster.has(MODELS, raw))
-
-    def has_claim(self) -> None:
-        self.store.put(PERSISTENT_VOLUME_CLAIMS, self.cluster.has(PERSISTENT_VOLUME_CLAIMS, a_claim().raw()))
-
-    async def settles(self, key: Key = GEMMA) -> None:
-        """A pass, then nothing is counted so far."""
-        await self.reconciler.reconcile(key)
-        self.cluster.forget_writes()
-
-    def someone_edits(self, edit: Callable[[dict[str, Any]], object], key: Key = GEMMA) -> None:
-        """A Deployment is changed by hand, and the watch told of it."""
-        raw = self.cluster.shows(DEPLOYMENTS, key)
-        edit(raw)
-        self.store.put(DEPLOYMENTS, self.cluster.has(DEPLOYMENTS, raw))
-
-    def ready(self, key: Key = GEMMA) -> tuple[str, str]:
-        """(reason, message) as a user reads them."""
-        conditions = self.cluster.shows(MODELS, key)["status"]["conditions"]
-        (found,) = (condition for condition in conditions if condition["type"] == "Ready")
-        return found["reason"], found["message"]
 
 
 @pytest.fixture
@@ -192,7 +146,7 @@ async def test_a_field_that_is_no_longer_wanted_is_taken_out_although_it_is_no_d
     await world.reconciler.reconcile(GEMMA)
     assert FIRST_PASS[1] in world.cluster.writes
     (container,) = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]["spec"]["containers"]
-    assert [entry["name"] for entry in container["env"]] == ["HOME"]
+    assert [entry["name"] for entry in container["env"]] == ["HOME", "OMP_WAIT_POLICY"]
 
 
 async def test_a_foreign_annotation_and_a_sidecar_stay(world: World) -> None:

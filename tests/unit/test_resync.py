@@ -6,7 +6,16 @@ import asyncio
 
 import pytest
 
-from llamamodel_operator.shell.client import DEPLOYMENTS, MODELS, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, ApiError
+from llamamodel_operator.api.labels import WATCH_LABEL
+from llamamodel_operator.shell.client import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    MODELS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SERVICES,
+    ApiError,
+)
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.resync import Resync, models_of
 from llamamodel_operator.shell.store import CACHED, Key, Store
@@ -52,6 +61,7 @@ async def test_at_the_start_everything_is_read_and_every_model_gets_a_pass(world
     world.cluster.has(DEPLOYMENTS, a_deployment().raw())
     world.cluster.has(SERVICES, a_model().service())
     world.cluster.has(PODS, a_pod().raw())
+    world.cluster.has(CONFIG_MAPS, {"metadata": {"name": "t", "namespace": "demo", "labels": {WATCH_LABEL: ""}}})
     world.cluster.has(PERSISTENT_VOLUME_CLAIMS, a_claim().raw())
     await world.resync.fill()
     assert all(world.store.keys(resource) for resource in CACHED)

@@ -159,6 +159,7 @@ def test_of_children_and_pods_only_ours_are_watched_of_models_and_claims_all() -
     expected = kopf.OperatorSettings().watching.label_selectors
     for resource in ("deployments.apps", "services", "pods"):
         expected[resource] = "app.kubernetes.io/managed-by=llamamodel-operator"
+    expected["configmaps"] = "llamamodel.dev/watch"
     assert found == expected
 
 

@@ -100,8 +100,15 @@ def test_the_only_writable_places_are_home_and_tmp() -> None:
 
 
 def test_home_is_ours_and_the_rest_of_the_environment_the_users() -> None:
-    env = a_model().with_spec(env=[{"name": "HOME", "value": "/x"}, {"name": "A", "value": "1"}]).container()["env"]
-    assert env == [{"name": "HOME", "value": "/home/llama"}, {"name": "A", "value": "1"}]
+    model = a_model().with_gpu().with_spec(env=[{"name": "HOME", "value": "/x"}, {"name": "A", "value": "1"}])
+    assert model.container()["env"] == [{"name": "HOME", "value": "/home/llama"}, {"name": "A", "value": "1"}]
+
+
+def test_threads_on_the_cpu_wait_passively_unless_the_user_says_otherwise() -> None:
+    assert {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"} in a_model().container()["env"]
+    env = a_model().with_spec(env=[{"name": "OMP_WAIT_POLICY", "value": "ACTIVE"}]).container()["env"]
+    assert [entry["value"] for entry in env if entry["name"] == "OMP_WAIT_POLICY"] == ["ACTIVE"]
+    assert "OMP_WAIT_POLICY" not in str(a_model().with_gpu().container()["env"])
 
 
 def test_gpus_are_requested_and_limited_alike_beside_what_the_user_asks_for() -> None:
@@ -109,8 +116,48 @@ def test_gpus_are_requested_and_limited_alike_beside_what_the_user_asks_for() ->
     assert resources == {"limits": {"memory": "8Gi", "nvidia.com/gpu": "2"}, "requests": {"nvidia.com/gpu": "2"}}
 
 
-def test_without_gpu_and_resources_the_container_names_none() -> None:
-    assert "resources" not in a_model().container()
+@pytest.mark.parametrize(
+    ("model", "cache_mib", "resources"),
+    [
+        (a_model(), "1024", {"requests": {"memory": "1024Mi"}}),
+        (a_model().with_engine(promptCacheSize="2Gi"), "2048", {"requests": {"memory": "2048Mi"}}),
+        (a_model().with_engine(promptCacheSize=0), "0", None),
+        (a_model().with_limits(memory="4Gi"), "512", {"limits": {"memory": "4Gi"}}),
+        (a_model().with_limits(memory="256Gi"), "8192", {"limits": {"memory": "256Gi"}}),
+        (
+            a_model().with_spec(resources={"requests": {"memory": "3Gi"}}),
+            "1024",
+            {"requests": {"memory": "3Gi"}},
+        ),
+        (a_model().with_engine(build=5990), None, None),
+    ],
+)
+def test_the_prompt_cache_fits_the_memory_limit_and_is_asked_for_without_one(
+    model: ModelBuilder, cache_mib: str | None, resources: object
+) -> None:
+    arguments = model.arguments()
+    found = arguments[arguments.index("--cache-ram") + 1] if "--cache-ram" in arguments else None
+    assert found == cache_mib
+    assert model.container().get("resources") == resources
+
+
+def test_every_claim_is_mounted_once_and_read_only() -> None:
+    model = a_model().with_spec(
+        loraAdapters=[
+            {"name": "a", "pvc": {"claimName": "adapters", "path": "a.gguf"}},
+            {"name": "b", "pvc": {"claimName": "adapters", "path": "b.gguf"}},
+        ],
+        projector={"pvc": {"claimName": "models", "path": "mmproj.gguf"}},
+    )
+    mounts = {m["name"]: m for m in model.container()["volumeMounts"] if m["mountPath"].startswith("/models/")}
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in model.pod_spec()["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert sorted(claims.values()) == ["adapters", "models"]
+    assert mounts.keys() == claims.keys()
+    assert all(mount["readOnly"] for mount in mounts.values())
 
 
 def test_labels_of_the_user_stand_beside_ours_on_pods_alone() -> None:

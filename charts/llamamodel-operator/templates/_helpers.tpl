@@ -51,15 +51,31 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 
+{{/* off, self-signed or cert-manager. YAML 1.1 reads a bare `off` as false. */}}
+{{- define "llamamodel-operator.webhook" -}}
+{{- if or .Values.watchNamespaces (has (toString .Values.webhook.mode) (list "off" "false")) -}}
+off
+{{- else -}}
+{{- .Values.webhook.mode -}}
+{{- end -}}
+{{- end }}
+
+{{/* Of the webhook's Service, Secret and ValidatingWebhookConfiguration. */}}
+{{- define "llamamodel-operator.webhookName" -}}
+{{- include "llamamodel-operator.fullname" . }}-webhook
+{{- end }}
+
 {{/* The operator's settings. Those that are not here and make sense in a pod are for extraEnv. */}}
 {{- define "llamamodel-operator.env" -}}
 - name: POD_NAME
   valueFrom:
     fieldRef:
+      apiVersion: v1
       fieldPath: metadata.name
 - name: POD_NAMESPACE
   valueFrom:
     fieldRef:
+      apiVersion: v1
       fieldPath: metadata.namespace
 {{- with .Values.watchNamespaces }}
 - name: LLAMAMODEL_OPERATOR_WATCH_NAMESPACES
@@ -75,6 +91,14 @@ app.kubernetes.io/component: operator
   value: {{ .Values.workers | quote }}
 - name: LLAMAMODEL_OPERATOR_RESYNC_INTERVAL_SEC
   value: {{ .Values.resyncIntervalSec | quote }}
+- name: LLAMAMODEL_OPERATOR_WEBHOOK
+  value: {{ include "llamamodel-operator.webhook" . | quote }}
+- name: LLAMAMODEL_OPERATOR_WEBHOOK_NAME
+  value: {{ include "llamamodel-operator.webhookName" . }}
+- name: LLAMAMODEL_OPERATOR_WEBHOOK_PORT
+  value: {{ .Values.webhook.port | quote }}
+- name: LLAMAMODEL_OPERATOR_WEBHOOK_CERTIFICATE_LIFE_SEC
+  value: {{ .Values.webhook.certificateLifeSec | int | quote }}
 - name: LLAMAMODEL_OPERATOR_LOG_LEVEL
   value: {{ .Values.logLevel }}
 - name: LLAMAMODEL_OPERATOR_LOG_FORMAT
@@ -91,6 +115,16 @@ app.kubernetes.io/component: operator
 - name: LLAMAMODEL_OPERATOR_IMAGE_BY_RESOURCE
   value: {{ toJson . | quote }}
 {{- end }}
+{{- with .Values.modelDefaults }}
+- name: LLAMAMODEL_OPERATOR_MODEL_DEFAULTS
+  value: {{ toJson . | quote }}
+{{- end }}
+- name: LLAMAMODEL_OPERATOR_ARGUMENT_POLICY
+  value: {{ .Values.argumentPolicy }}
+{{- with .Values.allowedFlags }}
+- name: LLAMAMODEL_OPERATOR_ALLOWED_FLAGS
+  value: {{ toJson . | quote }}
+{{- end }}
 {{- end }}
 
 {{/* What the operator may do where it serves LlamaModels: exactly the requests that it makes. */}}
@@ -105,8 +139,14 @@ app.kubernetes.io/component: operator
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# While a spec is held back, what runs can still be scaled and suspended.
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
+# ConfigMaps: those with chat templates, grammars and scales that the operator makes, and those that LlamaModels take
+# texts from.
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods, persistentvolumeclaims]

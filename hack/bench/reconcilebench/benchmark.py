@@ -69,7 +69,7 @@ class Benchmark:
         self._workdir = workdir
         self._progress = progress
         self._audit = AuditLog(cluster.audit_log)
-        self._images = Settings.model_construct().images  # as the operator has them without environment
+        self._configuration = Settings.model_construct().configuration  # as the operator has them without environment
         self._idle: Idle | None = None
 
     async def run(self) -> Result:
@@ -190,7 +190,7 @@ class Benchmark:
 
     async def _stage(self, namespace: str, *, models: int) -> Stage:
         """A fresh namespace with a bound claim, and all bodies made."""
-        bodies: Sequence[Bodies] = make_bodies(namespace=namespace, count=models, images=self._images)
+        bodies: Sequence[Bodies] = make_bodies(namespace=namespace, count=models, configuration=self._configuration)
         await self._api.post("/api/v1/namespaces", orjson.dumps({"metadata": {"name": namespace}}))
         claims = Paths(namespace=namespace).claims
         claim = {

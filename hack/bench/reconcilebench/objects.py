@@ -11,8 +11,9 @@ import orjson
 from llamamodel_operator.api.base import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from llamamodel_operator.api.labels import MANAGER
 from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.observed import Claim, Observed
-from llamamodel_operator.core.plan import ImageDefaults, make_plan
+from llamamodel_operator.core.plan import Configuration, make_plan
 from llamamodel_operator.core.status import make_status
 
 __all__ = ["CLAIM", "MANAGER", "UID_PLACEHOLDER", "Bodies", "Paths", "make_bodies"]
@@ -62,15 +63,16 @@ class Bodies:
     status: bytes
 
 
-def make_bodies(*, namespace: str, count: int, images: ImageDefaults) -> tuple[Bodies, ...]:
+def make_bodies(*, namespace: str, count: int, configuration: Configuration) -> tuple[Bodies, ...]:
     """Bodies for `count` models, all alike but for their names and files."""
     now = datetime.now(UTC)
     return tuple(
-        _bodies(name=f"model-{number:05d}", namespace=namespace, images=images, now=now) for number in range(count)
+        _bodies(name=f"model-{number:05d}", namespace=namespace, configuration=configuration, now=now)
+        for number in range(count)
     )
 
 
-def _bodies(*, name: str, namespace: str, images: ImageDefaults, now: datetime) -> Bodies:
+def _bodies(*, name: str, namespace: str, configuration: Configuration, now: datetime) -> Bodies:
     uid = UID_PLACEHOLDER.decode()
     identity = {"name": name, "namespace": namespace}
     raw: dict[str, Any] = {
@@ -86,7 +88,7 @@ def _bodies(*, name: str, namespace: str, images: ImageDefaults, now: datetime) 
         },
     }
     model = LlamaModel.parse({**raw, "metadata": {**identity, "uid": uid, "generation": 1}})
-    plan = make_plan(model, images=images)
+    plan = make_plan(model, configuration=configuration, facts=Facts())
     children = {child["kind"]: child for child in plan.objects}
     if set(children) != {"Deployment", "Service"}:
         raise ValueError(f"the floor knows Deployment and Service, the plan has {', '.join(sorted(children))}")

@@ -51,6 +51,7 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     # refused
     INVALID_SPEC = "InvalidSpec"
+    HELD_BACK = "HeldBack"
     NOT_OURS = "NotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     QUOTA_EXCEEDED = "QuotaExceeded"

@@ -37,6 +37,8 @@ _COLUMNS: list[dict[str, Any]] = [
 
 def custom_resource_definition() -> dict[str, Any]:
     """The CRD as the API server takes it: structural, with CEL rules, defaults, columns and subresources."""
+    spec = structural_schema(LlamaModelSpec)
+    spec["properties"]["replicas"]["default"] = 1  # what `kubectl scale` and autoscalers read
     schema = {
         "type": "object",
         "description": "A LlamaModel says which GGUF model to serve with llama-server, and how.",
@@ -45,7 +47,7 @@ def custom_resource_definition() -> dict[str, Any]:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": structural_schema(LlamaModelSpec),
+            "spec": spec,
             "status": structural_schema(LlamaModelStatus),
         },
     }
@@ -105,7 +107,7 @@ class _Structural:
             return self.convert({**target, **{k: v for k, v in schema.items() if k != "$ref"}})
         if schema.get("x-kubernetes-int-or-string"):
             kept = ("x-kubernetes-int-or-string", "x-kubernetes-validations", "maxLength")
-            return {key: schema[key] for key in kept if key in schema} | _prose(schema)
+            return self._plain({key: schema[key] for key in kept if key in schema}) | _prose(schema)
         if "anyOf" in schema:
             (only,) = [branch for branch in schema["anyOf"] if branch.get("type") != "null"]
             rest = {k: v for k, v in schema.items() if k not in ("anyOf", "default")}
@@ -118,7 +120,9 @@ class _Structural:
             match key:
                 case "title":
                     continue
-                case "default" if value is None or isinstance(value, dict | list):
+                case "default":
+                    continue  # stored in every object, it would hide the defaults of the operator's configuration
+                case "additionalProperties" if schema.get("x-kubernetes-preserve-unknown-fields"):
                     continue
                 case "const":
                     result["enum"] = [value]
@@ -126,6 +130,8 @@ class _Structural:
                     result[key] = {name: self.convert(field) for name, field in value.items()}
                 case "items" | "additionalProperties":
                     result[key] = self.convert(value) if isinstance(value, dict) else value
+                case "x-kubernetes-validations":
+                    result[key] = [dict(rule) for rule in value]  # shared ones would become YAML aliases
                 case "description":
                     result[key] = " ".join(value.split())
                 case _:

@@ -19,6 +19,9 @@ REVISION_LABEL = f"{GROUP}/revision"
 APPLIED_HASH_ANNOTATION = f"{GROUP}/applied-hash"
 """Digest of what was last applied to a child: tells a field that is no longer wanted from one that never was."""
 
+WATCH_LABEL = f"{GROUP}/watch"
+"""On ConfigMaps, whatever its value: the operator is told of changes at once, of others within half a minute."""
+
 CONTAINER = "llama-server"
 """Name of the container, and value of the name label."""
 
@@ -39,4 +42,5 @@ __all__ = [
     "RESERVED_LABELS",
     "RESERVED_PREFIX",
     "REVISION_LABEL",
+    "WATCH_LABEL",
 ]

@@ -2,80 +2,33 @@
 
 from __future__ import annotations
 
-import unicodedata
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llamamodel_operator.api.base import ApiModel, cel, kubernetes_type
-from llamamodel_operator.api.engine import EngineSpec
+from llamamodel_operator.api.base import ApiModel, cel, kubernetes_type, matching
+from llamamodel_operator.api.engine import CacheType, EngineSpec, GpuLayers
 from llamamodel_operator.api.labels import RESERVED_LABELS, RESERVED_PREFIX
 from llamamodel_operator.api.quantity import Quantity
+from llamamodel_operator.api.sources import OBJECT_NAME, ChatTemplate, Grammar, ModelSource, PvcFile, SystemPrompt
 
 __all__ = [
     "DEFAULT_STARTUP_TIMEOUT_SEC",
     "Endpoints",
     "Gpu",
     "LlamaModelSpec",
-    "ModelSource",
+    "LogColors",
+    "Logging",
+    "LoraAdapter",
+    "Projector",
     "PullPolicy",
-    "PvcFile",
     "Resources",
+    "Speculative",
+    "Task",
 ]
 
 DEFAULT_STARTUP_TIMEOUT_SEC = 300
-
-_NAME_RULE = (
-    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
-    "must be the name of an object: lower case letters, digits, '-' and '.', a letter or digit at either end",
-)
-
-
-def _relative_file(path: str) -> str:
-    if path.startswith("/"):
-        raise ValueError(f"{path!r} must be relative to the root of the volume: remove the leading /")
-    if ".." in path.split("/"):
-        raise ValueError(f"{path!r} must not contain '..': name the file from the root of the volume")
-    if path.endswith("/"):
-        raise ValueError(f"{path!r} must name a file, not a folder")
-    if any(unicodedata.category(character) == "Cc" for character in path):
-        raise ValueError(f"{path!r} must not contain control characters")
-    return path
-
-
-class PvcFile(ApiModel):
-    """A file on a PersistentVolumeClaim in the namespace of the LlamaModel."""
-
-    claim_name: Annotated[str, Field(min_length=1, max_length=253, json_schema_extra=cel(_NAME_RULE))]
-    """Name of the PersistentVolumeClaim. It is mounted read-only."""
-
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=1024,
-            json_schema_extra=cel(
-                ("!self.startsWith('/')", "must be relative to the root of the volume: remove the leading /"),
-                (
-                    "!self.matches('(^|/)[.][.](/|$)')",
-                    "must not contain '..': name the file from the root of the volume",
-                ),
-                ("!self.endsWith('/')", "must name a file, not a folder"),
-                ("!self.matches('[[:cntrl:]]')", "must not contain control characters"),
-            ),
-        ),
-        AfterValidator(_relative_file),
-    ]
-    """Path of the GGUF file, relative to the root of the volume. Of a model in several parts, the first part
-    (…-00001-of-0000N.gguf); the others must lie beside it."""
-
-
-class ModelSource(ApiModel):
-    """Where the GGUF comes from."""
-
-    pvc: PvcFile
-    """A file on a PersistentVolumeClaim."""
 
 
 def _keyed_by(*keys: str) -> dict[str, Any]:
@@ -86,7 +39,7 @@ def _keyed_by(*keys: str) -> dict[str, Any]:
 class SecretReference(ApiModel):
     """A Secret in the namespace of the LlamaModel."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: Annotated[str, Field(min_length=1, max_length=253), *OBJECT_NAME]
     """Name of the Secret."""
 
 
@@ -98,26 +51,24 @@ class PullPolicy(StrEnum):
     NEVER = "Never"
 
 
+_NVIDIA = "nvidia.com/gpu"
+
+
 class Gpu(ApiModel):
     """The GPUs of each pod."""
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
-    """GPUs per pod."""
+    """GPUs per pod. Unset: 1."""
 
     resource_name: Annotated[
         str,
-        Field(
-            min_length=3,
-            max_length=317,
-            json_schema_extra=cel(
-                (
-                    "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
-                    "must be an extended resource name such as nvidia.com/gpu, amd.com/gpu or gpu.intel.com/xe",
-                )
-            ),
+        Field(min_length=3, max_length=317),
+        *matching(
+            "[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
+            "must be an extended resource name such as nvidia.com/gpu, amd.com/gpu or gpu.intel.com/xe",
         ),
-    ] = "nvidia.com/gpu"
-    """Extended resource that the node advertises. It also selects the default image."""
+    ] = _NVIDIA
+    """Extended resource that the node advertises. It also selects the default image. Unset: nvidia.com/gpu."""
 
 
 class Resources(ApiModel):
@@ -134,11 +85,149 @@ class Resources(ApiModel):
 class Endpoints(ApiModel):
     """Optional HTTP endpoints of llama-server."""
 
-    metrics: bool = True
-    """Serve Prometheus metrics at /metrics (--metrics)."""
+    metrics: bool | None = None
+    """Serve Prometheus metrics at /metrics (--metrics). Unset: yes."""
 
-    slots: bool = True
-    """Serve the state of the slots at /slots (--slots, --no-slots)."""
+    slots: bool | None = None
+    """Serve the state of the slots at /slots (--slots, --no-slots). Unset: yes."""
+
+
+class LogColors(StrEnum):
+    """Whether log lines are coloured. Not on and off: unquoted, YAML reads those as booleans."""
+
+    AUTO = "auto"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+class Logging(ApiModel):
+    """What llama-server writes to its log."""
+
+    verbose: bool | None = None
+    """Write everything, requests and prompts included (--verbose). Unset: no."""
+
+    timestamps: bool | None = None
+    """Begin each line with a timestamp (--log-timestamps). Unset: yes."""
+
+    colors: LogColors | None = None
+    """Colour the lines (--log-colors): auto (on a terminal, so not in a pod), enabled or disabled. Unset: auto."""
+
+
+class Task(StrEnum):
+    """What the model is for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    RERANK = "rerank"
+
+
+class Speculative(ApiModel):
+    """Speculative decoding: a small model drafts tokens that the large one only checks. Same output, more speed,
+    more memory. Both need the same vocabulary."""
+
+    draft_model: ModelSource
+    """The small model."""
+
+    max_tokens: Annotated[int | None, Field(ge=1, le=1024)] = None
+    """Most tokens of a draft (--spec-draft-n-max). Unset: 3 in current builds, 16 in older ones."""
+
+    min_tokens: Annotated[int | None, Field(ge=0, le=1024)] = None
+    """Fewest tokens of a draft; shorter ones are not used (--spec-draft-n-min). Unset: 0."""
+
+    min_probability: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Probability below which drafting stops (--spec-draft-p-min). Unset: as the build has it."""
+
+    gpu_layers: GpuLayers | None = None
+    """Layers of the draft model in GPU memory (--spec-draft-ngl). Unset: auto where spec.gpu is given, else 0."""
+
+    cache_type_k: CacheType | None = None
+    """Element type of the draft model's K cache (--spec-draft-type-k). Unset: f16."""
+
+    cache_type_v: CacheType | None = None
+    """Element type of the draft model's V cache (--spec-draft-type-v). Unset: f16."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": cel(
+            (
+                "!(has(self.minTokens) && has(self.maxTokens)) || self.minTokens <= self.maxTokens",
+                "minTokens must not be larger than maxTokens",
+            )
+        )
+    }
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens:
+            raise ValueError("minTokens must not be larger than maxTokens")
+        return self
+
+
+def _no_list_marks(file: PvcFile) -> PvcFile:
+    if "," in file.path or ":" in file.path:
+        raise ValueError("path must not contain ',' or ':', with which llama-server separates adapters and scales")
+    return file
+
+
+class LoraAdapter(ApiModel):
+    """A LoRA adapter that is applied to the model."""
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=63),
+        *matching("[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "must be lower case letters, digits, '-' and '.'"),
+    ]
+    """Name of the adapter, unique in this LlamaModel."""
+
+    pvc: Annotated[
+        PvcFile,
+        Field(
+            json_schema_extra=cel(
+                (
+                    "!self.path.matches('[,:]')",
+                    "path must not contain ',' or ':', with which llama-server separates adapters and scales",
+                )
+            )
+        ),
+        AfterValidator(_no_list_marks),
+    ]
+    """The adapter as a GGUF file on a PersistentVolumeClaim."""
+
+    scale: Annotated[float | None, Field(ge=-100, le=100)] = None
+    """How strongly it acts; 0 is not at all. Unset: 1. A change acts on running pods at once and restarts nothing,
+    while adding or removing an adapter rolls them."""
+
+    @property
+    def settled_scale(self) -> float:
+        """The scale, the default filled in."""
+        return 1.0 if self.scale is None else self.scale
+
+
+class Projector(ApiModel):
+    """The projector (mmproj) that lets a model see images or hear sound."""
+
+    pvc: PvcFile
+    """The projector as a GGUF file on a PersistentVolumeClaim."""
+
+    offload: bool | None = None
+    """Keep it in GPU memory (--mmproj-offload). Unset: yes."""
+
+
+_FOR_THE_REQUEST_ALONE = ("model", "messages", "prompt", "input", "stream", "tools")
+
+
+_NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repeat_penalty")
+_WHOLE_NUMBERS = ("top_k", "max_tokens", "seed")
+
+
+def _request_defaults(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    for key, value in (values or {}).items():
+        if key in _FOR_THE_REQUEST_ALONE:
+            raise ValueError(f"{key!r} belongs to each request and can have no default")
+        if key in _WHOLE_NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{key} must be a whole number; found {value!r}")
+        if key in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{key} must be a number; found {value!r}")
+    return values
 
 
 _RESERVED = ", ".join(RESERVED_LABELS)
@@ -165,18 +254,14 @@ class LlamaModelSpec(ApiModel):
 
     served_model_name: Annotated[
         str | None,
-        Field(
-            min_length=1,
-            max_length=253,
-            json_schema_extra=cel(
-                (
-                    "self.matches('^[^,[:space:][:cntrl:]]+$')",
-                    "must not contain commas, spaces or control characters",
-                )
-            ),
-        ),
+        Field(min_length=1, max_length=253),
+        *matching("[^, \\x00-\\x1f\\x7f]+", "must not contain commas, spaces or control characters"),
     ] = None
     """Name under which clients ask for the model, the `model` of an OpenAI request. Unset: metadata.name."""
+
+    task: Task | None = None
+    """What the model is for: generate (completions and chat), embed (/v1/embeddings alone) or rerank (/v1/rerank).
+    Unset: generate."""
 
     replicas: Annotated[int, Field(ge=0, le=1000, json_schema_extra={"format": "int32"})] = 1
     """Number of pods. 0 frees the GPUs. The target of `kubectl scale` and of autoscalers."""
@@ -190,15 +275,10 @@ class LlamaModelSpec(ApiModel):
 
     image: Annotated[
         str | None,
-        Field(
-            min_length=1,
-            max_length=1024,
-            json_schema_extra=cel(
-                (
-                    "self.matches('^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$')",
-                    "must be an image reference such as ghcr.io/ggml-org/llama.cpp:server-cuda-b10434",
-                )
-            ),
+        Field(min_length=1, max_length=1024),
+        *matching(
+            "[a-zA-Z0-9][-a-zA-Z0-9._:/@]*",
+            "must be an image reference such as ghcr.io/ggml-org/llama.cpp:server-cuda-b10434",
         ),
     ] = None
     """Image of llama-server whose entry point is the server itself. Unset: the operator's default for the GPU
@@ -224,6 +304,44 @@ class LlamaModelSpec(ApiModel):
     endpoints: Endpoints = Endpoints()
     """Optional HTTP endpoints of llama-server."""
 
+    logging: Logging = Logging()
+    """What llama-server writes to its log."""
+
+    speculative: Speculative | None = None
+    """Speculative decoding with a draft model."""
+
+    lora_adapters: Annotated[list[LoraAdapter] | None, Field(max_length=32, json_schema_extra=_keyed_by("name"))] = None
+    """LoRA adapters that are applied to the model, each with its scale."""
+
+    projector: Projector | None = None
+    """The projector (mmproj) of a model that takes images or sound."""
+
+    chat_template: ChatTemplate | None = None
+    """How a conversation becomes a prompt. Unset: as the GGUF says."""
+
+    grammar: Grammar | None = None
+    """What every answer must conform to, unless the request brings its own grammar. Tool calls do not work under
+    it."""
+
+    system_prompt: SystemPrompt | None = None
+    """What a conversation begins with when the request has no system message."""
+
+    request_defaults: Annotated[
+        dict[str, Any] | None,
+        Field(max_length=64, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+        AfterValidator(_request_defaults),
+    ] = None
+    """What a request that does not say otherwise asks for, in OpenAI's names, such as {temperature: 0.2,
+    max_tokens: 512}. Those that llama-server has a flag for hold for the model's own Service too, the others for
+    requests through the gateway."""
+
+    extra_args: Annotated[
+        list[Annotated[str, Field(max_length=65_536)]] | None,
+        Field(max_length=512),
+    ] = None
+    """More arguments for llama-server, each a word, such as ["--top-n-sigma", "1.5"]. They are checked against the
+    build that will run. What has a field of its own is refused here."""
+
     env: Annotated[
         list[dict[str, Any]] | None,
         Field(
@@ -232,7 +350,8 @@ class LlamaModelSpec(ApiModel):
         ),
     ] = None
     """Environment variables of the container. Command line arguments, which the operator sets from the fields
-    above, win over LLAMA_ARG_* variables. HOME is set by the operator, to a writable folder."""
+    above, win over LLAMA_ARG_* variables; the same setting in both is refused. HOME is set by the operator, to a
+    writable folder."""
 
     pod_security_context: Annotated[
         dict[str, Any] | None, Field(json_schema_extra=kubernetes_type("core.v1.PodSecurityContext"))
@@ -287,8 +406,9 @@ class LlamaModelSpec(ApiModel):
         "json_schema_extra": cel(
             (
                 "!has(self.gpu) || !has(self.resources) ||"
-                " ((!has(self.resources.limits) || !(self.gpu.resourceName in self.resources.limits)) &&"
-                " (!has(self.resources.requests) || !(self.gpu.resourceName in self.resources.requests)))",
+                " [has(self.resources.limits) ? self.resources.limits : {},"
+                " has(self.resources.requests) ? self.resources.requests : {}].all(given,"
+                f" !((has(self.gpu.resourceName) ? self.gpu.resourceName : '{_NVIDIA}') in given))",
                 "GPUs are asked for in spec.gpu: remove them from spec.resources",
             )
         )
@@ -300,6 +420,30 @@ class LlamaModelSpec(ApiModel):
         if self.gpu and self.gpu.resource_name in named:
             raise ValueError("GPUs are asked for in spec.gpu: remove them from spec.resources")
         return self
+
+    @model_validator(mode="after")
+    def _adapters_have_names_of_their_own(self) -> Self:
+        names = [adapter.name for adapter in self.lora_adapters or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"loraAdapters: two adapters are named {twice!r}")
+        return self
+
+    @property
+    def settled_task(self) -> Task:
+        """What the model is for, the default filled in."""
+        return self.task or Task.GENERATE
+
+    @property
+    def files(self) -> tuple[PvcFile, ...]:
+        """Every file on a volume that the pods read, each once, the model first."""
+        named = [
+            self.model.pvc,
+            *([self.speculative.draft_model.pvc] if self.speculative else []),
+            *(adapter.pvc for adapter in self.lora_adapters or ()),
+            *([self.projector.pvc] if self.projector else []),
+            *(source.pvc for source in (self.chat_template, self.grammar) if source and source.pvc),
+        ]
+        return tuple(dict.fromkeys(named))
 
     @property
     def wanted_replicas(self) -> int:

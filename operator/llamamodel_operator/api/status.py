@@ -9,8 +9,9 @@ from pydantic import Field
 
 from llamamodel_operator.api.base import ApiModel
 from llamamodel_operator.api.conditions import Condition
+from llamamodel_operator.api.findings import Finding
 
-__all__ = ["EngineStatus", "LastFailure", "LlamaModelStatus", "Phase"]
+__all__ = ["EndpointsStatus", "EngineStatus", "LastFailure", "LlamaModelStatus", "LoraAdapterStatus", "Phase"]
 
 
 class Phase(StrEnum):
@@ -29,6 +30,32 @@ class EngineStatus(ApiModel):
 
     image: str
     """Image that the pods of this generation run."""
+    build: str | None = None
+    """Build of llama.cpp in it, as its running server says, else as the image's tag or spec.engine.build say."""
+    flags: str | None = None
+    """Build whose flags the command line is written and checked for. Settled once for each generation."""
+
+
+class EndpointsStatus(ApiModel):
+    """Where the optional endpoints of llama-server are, inside the cluster."""
+
+    metrics: str | None = None
+    """URL of the Prometheus metrics; absent where they are off."""
+    slots: str | None = None
+    """URL of the state of the slots; absent where it is off."""
+
+
+class LoraAdapterStatus(ApiModel):
+    """One LoRA adapter."""
+
+    name: str
+    """Its name in the spec."""
+    id: Annotated[int, Field(json_schema_extra={"format": "int32"})]
+    """The id by which requests choose it."""
+    scale: float
+    """The scale that is wanted."""
+    loaded: Annotated[int, Field(json_schema_extra={"format": "int32"})]
+    """Pods in which it has this scale, as they say themselves."""
 
 
 class LastFailure(ApiModel):
@@ -63,8 +90,14 @@ class LlamaModelStatus(ApiModel):
     """The `model` of a request."""
     engine: EngineStatus | None = None
     """The llama-server that runs."""
+    endpoints: EndpointsStatus | None = None
+    """Where the optional endpoints are."""
+    lora_adapters: Annotated[list[LoraAdapterStatus] | None, Field(max_length=32)] = None
+    """The LoRA adapters and their scales."""
     command: list[str] | None = None
-    """The command line of the container."""
+    """The command line of the container, secrets masked."""
+    findings: Annotated[list[Finding] | None, Field(max_length=64)] = None
+    """What was found before anything ran: errors first, then warnings."""
     conditions: Annotated[
         list[Condition],
         Field(

@@ -97,6 +97,14 @@ def suspended(now: Situation) -> Verdict | None:
     return Verdict(reason=why, message=what_to_do + stopping, phase=Phase.SUSPENDED, moving=bool(left))
 
 
+def held_back(now: Situation) -> Verdict | None:
+    """What the spec asks for is not applied: it cannot work, or is known not to start."""
+    if not now.observed.held_back:
+        return None
+    reason = Reason.INVALID_SPEC if now.plan.errors else Reason.HELD_BACK
+    return Verdict(reason=reason, message=now.observed.held_back, phase=Phase.FAILED)
+
+
 def claim_unusable(now: Situation) -> Verdict | None:
     """No pod can start while the claim with the model is not there."""
     claim = now.observed.claim
@@ -106,7 +114,7 @@ def claim_unusable(now: Situation) -> Verdict | None:
     if not claim.phase:
         return Verdict(
             reason=Reason.CLAIM_NOT_FOUND,
-            message=f"{where} does not exist: create it, or correct spec.model.pvc.claimName",
+            message=f"{where} does not exist: create it, or correct its name in the spec",
             phase=Phase.PENDING,
         )
     if claim.phase == "Lost":
@@ -309,6 +317,7 @@ def all_is_well(now: Situation) -> Verdict:
 CHAIN: Sequence[Check] = (
     refused,
     suspended,
+    held_back,
     claim_unusable,
     pods_not_created,
     image_not_pulled,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.labels import REVISION_LABEL
 
-__all__ = ["Claim", "Observed", "Pod", "Refusal", "Termination"]
+__all__ = ["Claim", "Observed", "Pod", "Refusal", "ServerReport", "Termination"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,8 @@ class Pod:
         started: the startup probe has succeeded in this run.
         last_termination: of the previous run, or of this one where it has ended.
         restarts: how often the container was started again.
+        address: IP address of the pod; empty until it has one.
+        container_id: of the present run of the container.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Pod:
     started: bool = False
     last_termination: Termination | None = None
     restarts: int = 0
+    address: str = ""
+    container_id: str = ""
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], *, container: str) -> Pod:
@@ -109,6 +113,8 @@ class Pod:
             started=bool(own.get("started")),
             last_termination=_termination(ended) if ended else None,
             restarts=own.get("restartCount") or 0,
+            address=status.get("podIP") or "",
+            container_id=own.get("containerID") or "",
         )
 
 
@@ -127,17 +133,34 @@ def _termination(raw: Mapping[str, Any]) -> Termination:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServerReport:
+    """What a running llama-server said of itself.
+
+    Attributes:
+        build: number of its build; None where it did not say.
+        scales: of its LoRA adapters, in their order.
+    """
+
+    build: int | None = None
+    scales: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """One consistent look at the world.
 
     Attributes:
         deployment: as the API server has it after this pass's writes; None where it could not be written.
         pods: of this model, finished ones left out.
-        claim: None where claims may not be read.
+        claim: the claim that is in the way, else the model's; None where claims may not be read.
         refusals: children that could not be written in this pass.
+        held_back: why what runs was left as it is, although the spec asks for something else; empty where it was not.
+        servers: what ready pods said of themselves, by the name of the pod.
     """
 
     deployment: Mapping[str, Any] | None
     pods: tuple[Pod, ...] = ()
     claim: Claim | None = None
     refusals: tuple[Refusal, ...] = ()
+    held_back: str = ""
+    servers: Mapping[str, ServerReport] = field(default_factory=dict)

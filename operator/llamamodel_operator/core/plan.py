@@ -1,21 +1,35 @@
-"""From a LlamaModel to everything that should exist for it."""
+"""From a LlamaModel to everything that should exist for it, and everything that is to be said about it beforehand."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llamamodel_operator.api.findings import Finding, FindingCode, Severity
 from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
-from llamamodel_operator.core.engine.argv import PORT
-from llamamodel_operator.core.objects.deployment import build_deployment
+from llamamodel_operator.core.engine.arguments import ArgumentReport, check_arguments
+from llamamodel_operator.core.engine.argv import Arguments, build_arguments
+from llamamodel_operator.core.engine.builds import build_of_image
+from llamamodel_operator.core.engine.catalogue import Catalogue
+from llamamodel_operator.core.engine.catalogues import CatalogueMatch, Catalogues
+from llamamodel_operator.core.engine.conflicts import ModelFacts, check_combinations
+from llamamodel_operator.core.engine.managed import MANAGED_FLAGS
+from llamamodel_operator.core.engine.masking import mask_command
+from llamamodel_operator.core.engine.policy import ArgumentPolicy
+from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT, Inputs, plain_number, prompt_cache_mib
+from llamamodel_operator.core.facts import Facts
+from llamamodel_operator.core.objects.configmap import build_scales, build_texts
+from llamamodel_operator.core.objects.deployment import RESERVED_VARIABLES, TEXTS, Server, build_deployment, file_path
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.objects.service import build_service
+from llamamodel_operator.core.texts import plan_texts
 
-__all__ = ["ImageDefaults", "Plan", "make_plan"]
+__all__ = ["Configuration", "ImageDefaults", "Plan", "make_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +56,23 @@ class ImageDefaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What the operator's configuration says about plans.
+
+    Attributes:
+        images: for LlamaModels that name none.
+        policy: what arguments are let through.
+        catalogues: of the flags of each known build.
+        defaults: a part of a spec, for what a LlamaModel's own says nothing about.
+    """
+
+    images: ImageDefaults
+    policy: ArgumentPolicy
+    catalogues: Catalogues
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What should be. A dry run shows exactly this.
 
@@ -49,36 +80,181 @@ class Plan:
         name: of every child.
         revision: digest of the pod template, which the pods carry as a label.
         image: of the container.
-        command: program and arguments as the user would type them.
+        build: of llama.cpp in it, as far as anybody said; None where nobody did.
+        flags: the build whose catalogue the command line is written for.
+        command: program and arguments as the user would type them, secrets masked.
         endpoint: base URL inside the cluster.
         objects: the children, each with the digest of itself as an annotation.
+        findings: errors first, then warnings, then the rest.
+        will_not_start: why the server will refuse to start, where that is certain; None where it is not.
     """
 
     name: str
     revision: str
     image: str
+    build: int | None
+    flags: int
     command: tuple[str, ...]
     endpoint: str
     objects: tuple[Mapping[str, Any], ...]
+    findings: tuple[Finding, ...] = ()
+    will_not_start: str | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings for which nothing of this plan is applied."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
-def make_plan(model: LlamaModel, *, images: ImageDefaults) -> Plan:
-    """Everything that should exist for this model. Pure: the same model always gives the same plan."""
-    name = child_name(model.name)
-    image = images.choose(model)
-    deployment = build_deployment(model, image=image)
+def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) -> Plan:
+    """Everything that should exist for this model. Pure: the same input always gives the same plan."""
+    image = configuration.images.choose(model)
+    build, findings = _build(model, image)
+    match = configuration.catalogues.match(build)
+    settled = _settled_catalogue(model, image, configuration.catalogues) or match.catalogue
+    texts = plan_texts(model, facts=facts, catalogue=settled, folder=TEXTS)
+    arguments = build_arguments(Inputs(model=model, path=file_path, texts=texts.paths), catalogue=settled)
+    report = _check(model, arguments, match=match, configuration=configuration)
+    findings += [*arguments.findings, *texts.findings, *report.findings, *_reserved(model)]
+
+    texts_map, scales = build_texts(model, texts.files), build_scales(model)
+    server = Server(
+        image=image,
+        arguments=arguments.words,
+        texts=texts_map["metadata"]["name"] if texts_map else None,
+        scales=scales["metadata"]["name"] if scales else None,
+        prompt_cache_mib=prompt_cache_mib(model.spec) if "--cache-ram" in arguments.fields else 0,
+    )
+    deployment = build_deployment(model, server=server)
     template = deployment["spec"]["template"]
     revision = _digest(template)
     template["metadata"]["labels"][REVISION_LABEL] = revision
-    (container,) = template["spec"]["containers"]
+    name = child_name(model.name)
+    children = (texts_map, scales, build_service(model), deployment)
     return Plan(
         name=name,
         revision=revision,
         image=image,
-        command=("llama-server", *(argument.replace("$$", "$") for argument in container["args"])),
+        build=build,
+        flags=settled.build,
+        command=("llama-server", *_shown(model, arguments)),
         endpoint=f"http://{name}.{model.namespace}.svc:{PORT}",
-        objects=tuple(_stamped(child) for child in (build_service(model), deployment)),
+        objects=tuple(_stamped(child) for child in children if child is not None),
+        findings=tuple(sorted(findings, key=lambda finding: list(Severity).index(finding.severity))),
+        will_not_start=report.will_not_start,
     )
+
+
+def _build(model: LlamaModel, image: str) -> tuple[int | None, list[Finding]]:
+    """The build that will run: as the image's tag says, else the field, else a server of the same image."""
+    said = {
+        f"the tag of image {image}": build_of_image(image),
+        "spec.engine.build": model.spec.engine.build,
+        "the running server": _server_build(model, image),
+    }
+    known = {source: build for source, build in said.items() if build is not None}
+    build = next(iter(known.values()), None)
+    if build is None:
+        finding = Finding(
+            severity=Severity.INFO,
+            code=FindingCode.BUILD_UNKNOWN,
+            field="spec.image",
+            message=f"the tag of image {image} does not say which build of llama.cpp it holds; the flags of the newest"
+            " known build are used",
+            suggestion="use an image whose tag names the build, such as …:server-cuda-b10434, or set spec.engine.build",
+        )
+        return None, [finding]
+    if len(set(known.values())) > 1:
+        finding = Finding(
+            severity=Severity.WARNING,
+            code=FindingCode.BUILD_MISMATCH,
+            field="spec.engine.build" if model.spec.engine.build else "spec.image",
+            message="; ".join(f"{source} says b{number}" for source, number in known.items())
+            + f": the flags of b{build} are used",
+            suggestion="correct spec.engine.build or the tag, so that flags are chosen for the build that runs",
+        )
+        return build, [finding]
+    return build, []
+
+
+def _server_build(model: LlamaModel, image: str) -> int | None:
+    """What a server of this image told of itself before."""
+    engine = model.status.get("engine")
+    if not isinstance(engine, Mapping) or engine.get("image") != image:
+        return None
+    return _number(engine.get("build"))
+
+
+def _settled_catalogue(model: LlamaModel, image: str, catalogues: Catalogues) -> Catalogue | None:
+    """The catalogue that the running command line was written for. A newer catalogue, or a server that tells its
+    build, must not roll pods whose spec did not change."""
+    engine = model.status.get("engine")
+    if not isinstance(engine, Mapping) or model.status.get("observedGeneration") != model.generation:
+        return None
+    settled = _number(engine.get("flags"))
+    return catalogues.get(settled) if engine.get("image") == image and settled in catalogues.builds else None
+
+
+def _number(build: object) -> int | None:
+    """Of a build as the status has it, such as b10434."""
+    found = re.fullmatch("b([0-9]{1,9})", build) if isinstance(build, str) else None
+    return int(found[1]) if found else None
+
+
+def _check(
+    model: LlamaModel, arguments: Arguments, *, match: CatalogueMatch, configuration: Configuration
+) -> ArgumentReport:
+    """What the user's own words and variables do to the command line, alone and together with the fields."""
+    spec = model.spec
+    managed = dict(MANAGED_FLAGS)
+    if spec.lora_adapters:
+        managed |= dict.fromkeys(("--lora", "--lora-scaled"), "use spec.loraAdapters: others would change their ids")
+    report = check_arguments(
+        spec.extra_args or (),
+        spec.env or (),
+        match=match,
+        catalogues=configuration.catalogues,
+        managed=managed,
+        typed={flag: field for flag, field in arguments.fields.items() if flag not in managed},
+        policy=configuration.policy,
+        mounts=tuple(dict.fromkeys(file_path(file).removesuffix(file.path) for file in spec.files)),
+    )
+    together = check_combinations(
+        arguments.words,
+        match=match,
+        fields=arguments.fields,
+        extra_args_from=len(arguments.words) - len(spec.extra_args or ()),
+        env=spec.env or (),
+        facts=ModelFacts(gpus=spec.gpu.count if spec.gpu else None),
+    )
+    return replace(report, findings=(*report.findings, *together))
+
+
+def _reserved(model: LlamaModel) -> Iterator[Finding]:
+    for index, entry in enumerate(model.spec.env or ()):
+        name = str(entry.get("name", ""))
+        if name.startswith(RESERVED_VARIABLES):
+            yield Finding(
+                severity=Severity.ERROR,
+                code=FindingCode.MANAGED_FLAG,
+                field=f"spec.env[{index}].name",
+                message=f"{name}: variables that begin with {RESERVED_VARIABLES} are the operator's own",
+                suggestion="choose another name",
+            )
+
+
+def _shown(model: LlamaModel, arguments: Arguments) -> Iterator[str]:
+    """The words as the server gets them, secrets masked."""
+    scales = {
+        f"$({LORA_SCALE_VARIABLE.format(index=index)})": plain_number(adapter.settled_scale)
+        for index, adapter in enumerate(model.spec.lora_adapters or ())
+    }
+    if not scales:
+        yield from (word.replace("$$", "$") for word in mask_command(arguments.words))
+        return
+    reference = re.compile(r"(?<!\$)(?:" + "|".join(map(re.escape, scales)) + ")")
+    for word in mask_command(arguments.words):
+        yield reference.sub(lambda found: scales[found[0]], word).replace("$$", "$")
 
 
 def _stamped(child: dict[str, Any]) -> dict[str, Any]:
@@ -88,5 +264,7 @@ def _stamped(child: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_JSON.encode(value).encode()).hexdigest()[:16]
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)

@@ -16,8 +16,16 @@ from llamamodel_operator.api.conditions import (
     Reason,
     carry_transition_times,
 )
+from llamamodel_operator.api.findings import Severity, sentence
 from llamamodel_operator.api.llamamodel import LlamaModel
-from llamamodel_operator.api.status import EngineStatus, LastFailure, LlamaModelStatus, Phase
+from llamamodel_operator.api.status import (
+    EndpointsStatus,
+    EngineStatus,
+    LastFailure,
+    LlamaModelStatus,
+    LoraAdapterStatus,
+    Phase,
+)
 from llamamodel_operator.core.checks import Situation, Verdict, count_of, verdict_of
 from llamamodel_operator.core.failure import failure_reason, tail
 from llamamodel_operator.core.objects.names import selector
@@ -41,11 +49,58 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         selector=",".join(f"{key}={value}" for key, value in selector(plan.name).items()),
         endpoint=None if any(refusal.kind == "Service" for refusal in observed.refusals) else plan.endpoint,
         served_model_name=model.served_name,
-        engine=EngineStatus(image=plan.image),
-        command=list(plan.command),
+        engine=_stored(EngineStatus, model.status.get("engine")) if observed.held_back else _engine(situation),
+        endpoints=_endpoints(model, plan),
+        lora_adapters=_adapters(situation),
+        command=model.status.get("command") if observed.held_back else list(plan.command),
+        findings=list(plan.findings[:_MOST_FINDINGS]) or None,
         conditions=list(carry_transition_times(conditions, before=model.status.get("conditions") or [])),
         last_failure=_last_failure(situation),
     )
+
+
+_MOST_FINDINGS = 64
+
+
+def _engine(now: Situation) -> EngineStatus:
+    said = {report.build for report in now.observed.servers.values() if report.build is not None}
+    build = now.plan.build
+    if len(said) == 1:
+        build = said.pop()
+    elif build is None and _same_image(now.model.status, now.plan.image):
+        return EngineStatus(
+            image=now.plan.image, build=now.model.status["engine"].get("build"), flags=f"b{now.plan.flags}"
+        )
+    return EngineStatus(image=now.plan.image, build=None if build is None else f"b{build}", flags=f"b{now.plan.flags}")
+
+
+def _same_image(status: Mapping[str, Any], image: str) -> bool:
+    engine = status.get("engine")
+    return isinstance(engine, Mapping) and engine.get("image") == image
+
+
+def _endpoints(model: LlamaModel, plan: Plan) -> EndpointsStatus:
+    wanted = model.spec.endpoints
+    return EndpointsStatus(
+        metrics=None if wanted.metrics is False else f"{plan.endpoint}/metrics",
+        slots=None if wanted.slots is False else f"{plan.endpoint}/slots",
+    )
+
+
+def _adapters(now: Situation) -> list[LoraAdapterStatus] | None:
+    adapters = now.model.spec.lora_adapters
+    if not adapters:
+        return None
+    said = [report.scales for report in now.observed.servers.values()]
+    return [
+        LoraAdapterStatus(
+            name=adapter.name,
+            id=index,
+            scale=adapter.settled_scale,
+            loaded=sum(len(scales) > index and scales[index] == adapter.settled_scale for scales in said),
+        )
+        for index, adapter in enumerate(adapters)
+    ]
 
 
 def invalid_status(*, generation: int, message: str, before: Mapping[str, Any], now: datetime) -> LlamaModelStatus:
@@ -97,10 +152,13 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
             observed_generation=now.model.generation,
         )
 
-    if now.observed.refusals:
+    if now.observed.held_back:
+        reason = Reason.INVALID_SPEC if now.plan.errors else Reason.HELD_BACK
+        yield condition(ConditionType.ACCEPTED, False, reason, now.observed.held_back)
+    elif now.observed.refusals:
         yield condition(ConditionType.ACCEPTED, False, verdict.reason, verdict.message)
     else:
-        yield condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the spec is valid and all objects exist")
+        yield condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, _accepted(now.plan))
     if now.ready_count:
         yield condition(
             ConditionType.AVAILABLE,
@@ -116,6 +174,15 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
     else:
         yield condition(ConditionType.PROGRESSING, verdict.moving, verdict.reason, verdict.message)
     yield condition(ConditionType.READY, is_ready, verdict.reason, verdict.message)
+
+
+def _accepted(plan: Plan) -> str:
+    """The spec is valid; what is worth a warning is said here too, for those who look at conditions alone."""
+    warnings = [finding for finding in plan.findings if finding.severity is Severity.WARNING]
+    if not warnings:
+        return "the spec is valid and all objects exist"
+    more = f"; {count_of(len(warnings) - 1, 'more warning')} in status.findings" if len(warnings) > 1 else ""
+    return f"the spec is valid and all objects exist; warning: {sentence(warnings[0])}{more}"
 
 
 def _last_failure(now: Situation) -> LastFailure | None:

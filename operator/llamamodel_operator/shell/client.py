@@ -19,6 +19,7 @@ from llamamodel_operator.api.base import GROUP, PLURAL, VERSION
 from llamamodel_operator.api.labels import MANAGER
 
 __all__ = [
+    "CONFIG_MAPS",
     "DEPLOYMENTS",
     "EVENTS",
     "LEASES",
@@ -92,6 +93,7 @@ PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 PERSISTENT_VOLUME_CLAIMS = Resource(
     group="", version="v1", plural="persistentvolumeclaims", kind="PersistentVolumeClaim"
 )
+CONFIG_MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap")
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
 

@@ -59,6 +59,29 @@ class Metrics:
         self.lease_transitions = Counter(
             f"{prefix}_lease_acquired", "How often this process took the lease", registry=self.registry
         )
+        self.webhook_reviews = Counter(
+            f"{prefix}_webhook_reviews",
+            "Requests to the admission webhook, by result",
+            ["result"],
+            registry=self.registry,
+        )
+        self.webhook_review_seconds = Histogram(
+            f"{prefix}_webhook_review_seconds",
+            "Duration of a request to the admission webhook",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.webhook_certificate_expiry = Gauge(
+            f"{prefix}_webhook_certificate_expiry_timestamp_seconds",
+            "When the certificate that the webhook shows ends (0: there is none)",
+            registry=self.registry,
+        )
+        self.webhook_certificate_failures = Counter(
+            f"{prefix}_webhook_certificate_failures",
+            "Failed tries to have the webhook's certificate (secret) or to publish its authority (configuration)",
+            ["step"],
+            registry=self.registry,
+        )
 
     def observe_write(self, *, kind: str, verb: str, status: int) -> None:
         """Counts one write."""

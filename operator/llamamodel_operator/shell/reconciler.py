@@ -10,15 +10,23 @@ from typing import Any
 
 from llamamodel_operator.api.base import API_VERSION, KIND
 from llamamodel_operator.api.conditions import Reason
-from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, CONTAINER, MANAGED_BY_LABEL, MANAGER
+from llamamodel_operator.api.findings import sentence
+from llamamodel_operator.api.labels import (
+    APPLIED_HASH_ANNOTATION,
+    CONTAINER,
+    MANAGED_BY_LABEL,
+    MANAGER,
+    REVISION_LABEL,
+)
 from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
 from llamamodel_operator.api.status import LlamaModelStatus
 from llamamodel_operator.core.objects.drift import differences, with_foreign_items
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
-from llamamodel_operator.core.plan import ImageDefaults, Plan, make_plan
+from llamamodel_operator.core.plan import Configuration, Plan, make_plan
 from llamamodel_operator.core.status import invalid_status, make_status, status_differs
 from llamamodel_operator.shell.client import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -28,7 +36,9 @@ from llamamodel_operator.shell.client import (
     Resource,
 )
 from llamamodel_operator.shell.events import transition_event
+from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.store import CHILDREN, Key, Store, version_of
 
 __all__ = ["Reconciler", "RefusedError"]
@@ -54,14 +64,18 @@ class Reconciler:
         client: ClusterClient,
         store: Store,
         metrics: Metrics,
-        images: ImageDefaults,
+        configuration: Configuration,
+        gatherer: Gatherer,
+        prober: Prober,
         now: Callable[[], datetime],
         again: Callable[[Key], None],
     ) -> None:
         self._client = client
         self._store = store
         self._metrics = metrics
-        self._images = images
+        self._configuration = configuration
+        self._gatherer = gatherer
+        self._prober = prober
         self._now = now
         self._again = again
         self._settled: dict[tuple[str, Key], frozenset[str]] = {}
@@ -77,9 +91,10 @@ class Reconciler:
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             for resource in CHILDREN:
                 self._settled.pop((resource.kind, Key(key.namespace, child_name(key.name))), None)
+            self._prober.forget(key)
             return  # the garbage collector takes the children
         try:
-            model = LlamaModel.parse(raw)
+            model = LlamaModel.parse(raw, defaults=self._configuration.defaults)
         except InvalidLlamaModelError as error:
             await self._write_status(raw, self._invalid(raw, str(error)))
             return
@@ -89,18 +104,59 @@ class Reconciler:
             _log.info("%s", error, extra=_about(model))
 
     async def _make_so(self, raw: Mapping[str, Any], model: LlamaModel) -> None:
-        plan = make_plan(model, images=self._images)
+        facts = await self._gatherer.facts(model)
+        plan = make_plan(model, configuration=self._configuration, facts=facts)
         refusals: list[Refusal] = []
-        for child in plan.objects:
-            if refusal := await self._apply(model, child):
-                refusals.append(refusal)
-                if refusal.reason is Reason.NOT_OURS:
-                    break  # what is still missing would serve nobody, and take a GPU
-        await self._prune(model, plan)
-        observed = self._observe(model, plan, tuple(refusals))
+        if held_back := self._held_back(model, plan):
+            await self._scale_what_runs(model, plan)
+        else:
+            for child in plan.objects:
+                if refusal := await self._apply(model, child):
+                    refusals.append(refusal)
+                    if refusal.reason is Reason.NOT_OURS:
+                        break  # what is still missing would serve nobody, and take a GPU
+            await self._prune(model, plan)
+        observed = self._observe(model, plan, refusals=tuple(refusals), held_back=held_back)
         await self._write_status(raw, make_status(model, plan=plan, observed=observed, now=self._now()))
         if refusals:
             raise RefusedError("; ".join(refusal.message for refusal in refusals))
+
+    def _held_back(self, model: LlamaModel, plan: Plan) -> str:
+        """Why what runs is left as it is; empty where nothing speaks against the plan.
+
+        What cannot work is not applied at all. What is only known not to start is, unless that would replace pods
+        that serve.
+        """
+        if plan.errors:
+            more = len(plan.errors) - 1
+            others = f" (and {more} more in status.findings)" if more else ""
+            return f"{sentence(plan.errors[0])}{others}"
+        if plan.will_not_start is None:
+            return ""
+        live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
+        pods = [Pod.parse(pod, container=CONTAINER) for pod in self._pods_of(model, plan, live)]
+        if not any(pod.ready and pod.revision != plan.revision for pod in pods):
+            return ""
+        return f"{plan.will_not_start}: the pods of the earlier spec keep serving"
+
+    async def _scale_what_runs(self, model: LlamaModel, plan: Plan) -> None:
+        """Suspending and scaling work also while a spec is held back."""
+        live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
+        if (
+            live is None
+            or _controller_uid(live) != model.uid
+            or live["spec"].get("replicas") == model.spec.wanted_replicas
+        ):
+            return
+        scale = {
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {"name": plan.name, "namespace": model.namespace},
+            "spec": {"replicas": model.spec.wanted_replicas},
+        }
+        await self._client.apply(DEPLOYMENTS, scale, subresource="scale")
+        if scaled := await self._client.get(DEPLOYMENTS, namespace=model.namespace, name=plan.name):
+            self._store.put(DEPLOYMENTS, scaled)
 
     async def _apply(self, model: LlamaModel, desired: Mapping[str, Any]) -> Refusal | None:
         """Writes a child where it is missing or differs; says so where that is refused."""
@@ -146,8 +202,9 @@ class Reconciler:
         except ApiError as error:
             if live is None or error.status != 422:
                 raise
-        spec = with_foreign_items(desired["spec"], live["spec"])
-        await self._client.overwrite(resource, {**desired, "spec": spec})
+        content = "data" if resource is CONFIG_MAPS else "spec"
+        whole = with_foreign_items(desired[content], live.get(content))
+        await self._client.overwrite(resource, {**desired, content: whole})
         return await self._client.apply(resource, desired)
 
     def _settle(self, resource: Resource, key: Key, kept: frozenset[str]) -> None:
@@ -161,7 +218,11 @@ class Reconciler:
     async def _prune(self, model: LlamaModel, plan: Plan) -> None:
         """Deletes children of this very LlamaModel that the plan does not have any more."""
         wanted = {(child["kind"], Key.of(child)) for child in plan.objects}
+        pods = self._store.select(PODS, Key(model.namespace, plan.name))
+        rolled = all((pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == plan.revision for pod in pods)
         for resource in CHILDREN:
+            if resource is CONFIG_MAPS and not rolled:
+                continue  # pods of an earlier spec that start again still read theirs
             for live in self._store.select(resource, Key(model.namespace, plan.name)):
                 ours = _controller_uid(live) == model.uid
                 managed = (live["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER
@@ -172,17 +233,36 @@ class Reconciler:
                         resource, namespace=key.namespace, name=key.name, uid=live["metadata"]["uid"]
                     )
 
-    def _observe(self, model: LlamaModel, plan: Plan, refusals: tuple[Refusal, ...]) -> Observed:
-        child, claim_name = Key(model.namespace, plan.name), model.spec.model.pvc.claim_name
-        deployment = self._store.get(DEPLOYMENTS, child)
+    def _pods_of(self, model: LlamaModel, plan: Plan, deployment: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+        """The pods of this model that have not finished; none where the Deployment is somebody else's."""
+        if deployment is not None and _controller_uid(deployment) != model.uid:
+            return []
+        return [pod for pod in self._store.select(PODS, Key(model.namespace, plan.name)) if not _finished(pod)]
+
+    def _observe(self, model: LlamaModel, plan: Plan, *, refusals: tuple[Refusal, ...], held_back: str) -> Observed:
+        deployment = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
+        pods = tuple(Pod.parse(pod, container=CONTAINER) for pod in self._pods_of(model, plan, deployment))
+        adapters = model.spec.lora_adapters
+        servers = self._prober.reports(
+            Key(model.namespace, model.name),
+            [pod for pod in pods if pod.revision == plan.revision],
+            scales=tuple(adapter.settled_scale for adapter in adapters) if adapters else None,
+        )
         somebody_elses = deployment is not None and _controller_uid(deployment) != model.uid
-        pods = [] if somebody_elses else self._store.select(PODS, child)
         return Observed(
             deployment=None if somebody_elses else deployment,
-            pods=tuple(Pod.parse(pod, container=CONTAINER) for pod in pods if not _finished(pod)),
-            claim=_claim(claim_name, self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, claim_name))),
+            pods=pods,
+            claim=self._claim(model),
             refusals=refusals,
+            held_back=held_back,
+            servers=servers,
         )
+
+    def _claim(self, model: LlamaModel) -> Claim:
+        """The first claim that is not as it must be, else the model's."""
+        names = dict.fromkeys(file.claim_name for file in model.spec.files)
+        claims = [_claim(name, self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, name))) for name in names]
+        return next((claim for claim in claims if claim.phase != "Bound" or claim.terminating), claims[0])
 
     def _invalid(self, raw: Mapping[str, Any], message: str) -> LlamaModelStatus:
         return invalid_status(

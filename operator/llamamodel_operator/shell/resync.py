@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 
-from llamamodel_operator.api.labels import MANAGED_SELECTOR
+from llamamodel_operator.api.labels import MANAGED_SELECTOR, WATCH_LABEL
 from llamamodel_operator.shell.client import (
+    CONFIG_MAPS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
@@ -20,7 +21,7 @@ from llamamodel_operator.shell.client import (
     Resource,
 )
 from llamamodel_operator.shell.metrics import Metrics
-from llamamodel_operator.shell.store import CACHED, CHILDREN, Key, Store, claim_group, version_of
+from llamamodel_operator.shell.store import CACHED, CHILDREN, Key, Store, claim_group, config_map_group, version_of
 
 __all__ = ["Resync", "models_of"]
 
@@ -34,7 +35,10 @@ _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 def label_selector(resource: Resource) -> str:
-    """What is asked of the API server, in lists and in watches: of children and pods only our own."""
+    """What is asked of the API server, in lists and in watches: of children and pods only our own, of ConfigMaps
+    those of users with our label too."""
+    if resource is CONFIG_MAPS:
+        return WATCH_LABEL
     return MANAGED_SELECTOR if resource in CHILDREN or resource is PODS else ""
 
 
@@ -45,6 +49,8 @@ def models_of(store: Store, resource: Resource, key: Key, label: str | None) -> 
     if resource is PERSISTENT_VOLUME_CLAIMS:
         return store.keys_in(MODELS, claim_group(key))
     by_label = store.keys_in(MODELS, Key(key.namespace, label)) if label else ()
+    if resource is CONFIG_MAPS:
+        return tuple({*by_label, *store.keys_in(MODELS, config_map_group(key))})
     if resource in CHILDREN:  # by its name too, since somebody may have edited its labels
         return tuple({*by_label, *store.keys_in(MODELS, key)})
     return by_label

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from llamamodel_operator.core.plan import ImageDefaults
+from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.core.engine.catalogues import shipped_catalogues
+from llamamodel_operator.core.engine.policy import ArgumentPolicy
+from llamamodel_operator.core.plan import Configuration, ImageDefaults
 
 __all__ = ["Settings"]
 
@@ -65,6 +68,21 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port on which they are served; 0 takes a free one and logs it."""
 
+    webhook: Literal["off", "self-signed", "cert-manager"] = "off"
+    """The validating admission webhook: self-signed makes and publishes its certificate by itself, cert-manager
+    leaves both to cert-manager and only reads the Secret. Off unless the chart installs what else it needs."""
+
+    webhook_port: Annotated[int, Field(ge=0, le=65_535)] = 9443
+    """Port on which LlamaModels are reviewed; 0 takes a free one and logs it. The address is that of http_host."""
+
+    webhook_name: str = "llamamodel-operator-webhook"
+    """Name of the webhook's Service, of the Secret with its certificate, and of its ValidatingWebhookConfiguration.
+    The first two are in the namespace of the lease."""
+
+    webhook_certificate_life_sec: Annotated[float, Field(ge=10, le=31_536_000)] = 7_776_000
+    """Seconds that a self-signed certificate of the webhook lives (90 days); its authority lives four times as long.
+    Both are renewed when two thirds have passed."""
+
     log_format: Literal["auto", "text", "json"] = "auto"
     """How log lines are written: auto is text on a terminal, else json."""
 
@@ -84,6 +102,35 @@ class Settings(BaseSettings):
         "gpu.intel.com/xe": "ghcr.io/ggml-org/llama.cpp:server-intel",
     }
     """Image for LlamaModels with a GPU, by its extended resource, as a JSON map."""
+
+    model_defaults: dict[str, Any] = {}
+    """What holds for fields that a LlamaModel says nothing about: a part of its spec, as a JSON map, such as
+    {"endpoints": {"metrics": false}, "engine": {"contBatching": true}}. A model's own value wins."""
+
+    argument_policy: Literal["Warn", "Strict"] = "Warn"
+    """What happens to a flag in extraArgs that no known build has: Warn passes it on, Strict refuses it."""
+
+    allowed_flags: Annotated[list[str], Field(max_length=256)] = []
+    """Flags that LlamaModels may use in extraArgs although they read or write files outside the mounts, open ports
+    or change security."""
+
+    @field_validator("model_defaults")
+    @classmethod
+    def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if own := {"model", "replicas", "servedModelName"} & value.keys():
+            raise ValueError(f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default")
+        identity = {"name": "defaults", "namespace": "default", "uid": ""}
+        placeholder = {"model": {"pvc": {"claimName": "models", "path": "model.gguf"}}}
+        LlamaModel.parse({"metadata": identity, "spec": placeholder}, defaults=value)
+        return value
+
+    @property
+    def configuration(self) -> Configuration:
+        """What plans are made by."""
+        policy = ArgumentPolicy(strict=self.argument_policy == "Strict", allow_unsafe=frozenset(self.allowed_flags))
+        return Configuration(
+            images=self.images, policy=policy, catalogues=shipped_catalogues(), defaults=self.model_defaults
+        )
 
     @property
     def images(self) -> ImageDefaults:

@@ -11,6 +11,7 @@ import orjson
 from llamamodel_operator.api.labels import MODEL_LABEL
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.shell.client import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -19,7 +20,7 @@ from llamamodel_operator.shell.client import (
     Resource,
 )
 
-__all__ = ["CACHED", "CHILDREN", "Key", "Store"]
+__all__ = ["CACHED", "CHILDREN", "Key", "Store", "claim_group", "config_map_group", "version_of"]
 
 
 class Key(NamedTuple):
@@ -36,7 +37,7 @@ class Key(NamedTuple):
         return cls(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
-CHILDREN = (DEPLOYMENTS, SERVICES)
+CHILDREN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS)
 """Kinds that a plan consists of."""
 
 CACHED = (MODELS, *CHILDREN, PODS, PERSISTENT_VOLUME_CLAIMS)
@@ -53,7 +54,7 @@ _METADATA = (
     "resourceVersion",
     "uid",
 )
-_POD_STATUS = ("phase", "conditions", "containerStatuses")
+_POD_STATUS = ("phase", "podIP", "conditions", "containerStatuses")
 _TOMBSTONES = 4096
 
 
@@ -114,8 +115,8 @@ class Store:
         return [orjson.loads(self._entries[resource.kind][key].text) for key in self.keys_in(resource, group)]
 
     def keys_in(self, resource: Resource, group: Key) -> tuple[Key, ...]:
-        """Keys of a group: of pods and children the child name in their label; of models their child name and
-        `claim/` before the name of the claim that they read from."""
+        """Keys of a group: of pods and children the child name in their label; of models their child name, and what
+        they read from, see `claim_group` and `config_map_group`."""
         return tuple(sorted(self._groups.get((resource.kind, group), ())))
 
     def keys(self, resource: Resource) -> tuple[Key, ...]:
@@ -141,6 +142,11 @@ def claim_group(claim: Key) -> Key:
     return Key(claim.namespace, f"claim/{claim.name}")
 
 
+def config_map_group(config_map: Key) -> Key:
+    """The group of the models that take a text from this ConfigMap."""
+    return Key(config_map.namespace, f"configmap/{config_map.name}")
+
+
 def version_of(raw: Mapping[str, Any]) -> int:
     """The resource version as a number."""
     text = raw["metadata"].get("resourceVersion", "0")
@@ -150,11 +156,30 @@ def version_of(raw: Mapping[str, Any]) -> int:
 def _groups(resource: Resource, raw: Mapping[str, Any]) -> tuple[Key, ...]:
     key = Key.of(raw)
     if resource is MODELS:
-        groups = [Key(key.namespace, child_name(key.name))]
-        claim = (((raw.get("spec") or {}).get("model") or {}).get("pvc") or {}).get("claimName")
-        return (*groups, claim_group(Key(key.namespace, claim))) if claim else tuple(groups)
+        read_from = dict.fromkeys(_read_from(key.namespace, raw.get("spec") or {}))
+        return (Key(key.namespace, child_name(key.name)), *read_from)
     label = (raw["metadata"].get("labels") or {}).get(MODEL_LABEL)
     return (Key(key.namespace, label),) if label else ()
+
+
+def _read_from(namespace: str, part: object) -> tuple[Key, ...]:
+    """The claims and ConfigMaps that a spec names, wherever in it."""
+    if isinstance(part, list):
+        return tuple(group for item in part for group in _read_from(namespace, item))
+    if not isinstance(part, dict):
+        return ()
+    found: list[Key] = []
+    for field, value in part.items():
+        match field, value:
+            case "pvc", {"claimName": str(name)}:
+                found.append(claim_group(Key(namespace, name)))
+            case "configMapKeyRef", {"name": str(name)}:
+                found.append(config_map_group(Key(namespace, name)))
+            case (("env" | "affinity" | "jsonSchema" | "requestDefaults"), _):
+                pass  # what these name is none of ours
+            case _:
+                found.extend(_read_from(namespace, value))
+    return tuple(found)
 
 
 def _trimmed(resource: Resource, raw: Mapping[str, Any]) -> dict[str, Any]:

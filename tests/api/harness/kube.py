@@ -27,8 +27,10 @@ _PATHS = {
     "Pod": "/api/v1/namespaces/{}/pods",
     "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
     "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
+    "Secret": "/api/v1/namespaces/{}/secrets",
     "Service": "/api/v1/namespaces/{}/services",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "ValidatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
     "ValidatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .cluster import Cluster
@@ -22,11 +22,16 @@ class Operators:
         self._folder = folder
         self._made: list[OperatorProcess] = []
 
-    def make(self, name: str, *, kubeconfig: Path | None = None, **settings: object) -> OperatorProcess:
+    def make(
+        self, name: str, *, kubeconfig: Path | None = None, program: Sequence[str] = (), **settings: object
+    ) -> OperatorProcess:
         """An operator that is not started yet."""
         settings = {"lease_name": f"lease-{next(_leases)}", **settings}
         operator = OperatorProcess(
-            kubeconfig=kubeconfig or self._cluster.kubeconfig, log=self._folder / f"{name}.log", settings=settings
+            kubeconfig=kubeconfig or self._cluster.kubeconfig,
+            log=self._folder / f"{name}.log",
+            settings=settings,
+            program=program,
         )
         self._made.append(operator)
         return operator

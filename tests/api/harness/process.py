@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,12 @@ class OperatorProcess:
     `settings` are flags by the names of the settings: `resync_interval_sec=5`, `leader_election=False`.
     """
 
-    def __init__(self, *, kubeconfig: Path, log: Path, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self, *, kubeconfig: Path, log: Path, settings: Mapping[str, object], program: Sequence[str] = ()
+    ) -> None:
+        """`program` starts something else that takes the operator's flags."""
         self.log_file = log
-        self._argv = [str(_console_script()), f"--kubeconfig={kubeconfig}", *_flags(settings)]
+        self._argv = [*(program or (str(_console_script()),)), f"--kubeconfig={kubeconfig}", *_flags(settings)]
         self._process: subprocess.Popen[bytes] | None = None
         self._begin = 0
         self._http = httpx.Client(timeout=10, trust_env=False)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from llamamodel_operator.api.labels import CONTAINER
 from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.api.sources import PvcFile
 from llamamodel_operator.api.spec import LlamaModelSpec, Resources
-from llamamodel_operator.core.engine.argv import PORT, build_argv
+from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT
 from llamamodel_operator.core.objects.names import child_name, labels, selector
 
-__all__ = ["HOME", "SCHEDULING_ALLOWANCE_SEC", "build_deployment", "model_file"]
+__all__ = ["HOME", "RESERVED_VARIABLES", "SCHEDULING_ALLOWANCE_SEC", "TEXTS", "Server", "build_deployment", "file_path"]
 
 SCHEDULING_ALLOWANCE_SEC = 600
 """What a rollout may take besides the start of the container: scheduling, a new node, the pull of the image."""
 
 HOME = "/home/llama"
+TEXTS = "/etc/llamamodel"
+"""Where the ConfigMap of texts is mounted."""
+RESERVED_VARIABLES = "LLAMAMODEL_"
+"""What the names of the operator's own environment variables begin with."""
 _UID = 65532
 _POD_SECURITY = {
     "runAsNonRoot": True,
@@ -30,7 +38,26 @@ _CONTAINER_SECURITY = {
 }
 
 
-def build_deployment(model: LlamaModel, *, image: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """What the container runs.
+
+    Attributes:
+        image: of llama-server.
+        arguments: of its command line.
+        texts: name of the ConfigMap with templates and grammars; None where there are none.
+        scales: name of the ConfigMap with the scales of the adapters; None where there are none.
+        prompt_cache_mib: host memory that the server takes for prompts that may come again.
+    """
+
+    image: str
+    arguments: tuple[str, ...]
+    texts: str | None = None
+    scales: str | None = None
+    prompt_cache_mib: int = 0
+
+
+def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
     """A Deployment in the namespace of the model.
 
     With GPUs the rollout replaces pods in place (no surge): it must not need a GPU that nobody has. Without,
@@ -65,22 +92,28 @@ def build_deployment(model: LlamaModel, *, image: str) -> dict[str, Any]:
                         **(spec.pod_annotations or {}),
                     },
                 },
-                "spec": _pod(model, image=image),
+                "spec": _pod(model, server),
             },
         },
     }
 
 
-def model_file(spec: LlamaModelSpec) -> str:
-    """Path of the GGUF file inside the container."""
-    return f"{_mount_path(spec.model.pvc.claim_name)}/{spec.model.pvc.path}"
+def file_path(file: PvcFile) -> str:
+    """Path of a file on a volume, inside the container."""
+    return f"{_mount_path(file.claim_name)}/{file.path}"
 
 
 def _mount_path(claim_name: str) -> str:
     return f"/models/{claim_name}"
 
 
-def _pod(model: LlamaModel, *, image: str) -> dict[str, Any]:
+def _claims(spec: LlamaModelSpec) -> dict[str, str]:
+    """The claims that are mounted, each with the name of its volume."""
+    first, *others = dict.fromkeys(file.claim_name for file in spec.files)
+    return {first: "model", **{claim: f"claim-{hashlib.sha256(claim.encode()).hexdigest()[:8]}" for claim in others}}
+
+
+def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
     spec = model.spec
     optional = {
         "imagePullSecrets": [secret.to_wire() for secret in spec.image_pull_secrets or ()],
@@ -97,9 +130,13 @@ def _pod(model: LlamaModel, *, image: str) -> dict[str, Any]:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
         "securityContext": {**_POD_SECURITY, **(spec.pod_security_context or {})},
-        "containers": [_container(model, image=image)],
+        "containers": [_container(model, server)],
         "volumes": [
-            {"name": "model", "persistentVolumeClaim": {"claimName": spec.model.pvc.claim_name}},
+            *(
+                {"name": volume, "persistentVolumeClaim": {"claimName": claim}}
+                for claim, volume in _claims(spec).items()
+            ),
+            *([{"name": "texts", "configMap": {"name": server.texts}}] if server.texts else []),
             {"name": "home", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -107,13 +144,13 @@ def _pod(model: LlamaModel, *, image: str) -> dict[str, Any]:
     }
 
 
-def _container(model: LlamaModel, *, image: str) -> dict[str, Any]:
+def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
     spec = model.spec
     container: dict[str, Any] = {
         "name": CONTAINER,
-        "image": image,
-        "args": list(build_argv(model, model_path=model_file(spec))),
-        "env": [{"name": "HOME", "value": HOME}, *(e for e in spec.env or [] if e.get("name") != "HOME")],
+        "image": server.image,
+        "args": list(server.arguments),
+        "env": list(_environment(spec, server)),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "startupProbe": _startup_probe(spec.settled_startup_timeout_sec),
         # Under load /health waits behind the queue of requests, so these two only ask whether the server accepts
@@ -123,23 +160,45 @@ def _container(model: LlamaModel, *, image: str) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": [
-            {"name": "model", "mountPath": _mount_path(spec.model.pvc.claim_name), "readOnly": True},
+            *(
+                {"name": volume, "mountPath": _mount_path(claim), "readOnly": True}
+                for claim, volume in _claims(spec).items()
+            ),
+            *([{"name": "texts", "mountPath": TEXTS, "readOnly": True}] if server.texts else []),
             {"name": "home", "mountPath": HOME},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (an emptyDir of the pod)
         ],
     }
     if spec.image_pull_policy:
         container["imagePullPolicy"] = spec.image_pull_policy.value
-    if resources := _resources(spec):
+    if resources := _resources(spec, prompt_cache_mib=server.prompt_cache_mib):
         container["resources"] = resources
     return container
 
 
-def _resources(spec: LlamaModelSpec) -> dict[str, dict[str, str | int]]:
+def _environment(spec: LlamaModelSpec, server: Server) -> Iterator[dict[str, Any]]:
+    own = {"HOME": HOME}
+    if spec.gpu is None:
+        # OpenMP's threads spin while they wait. Where others need the cores too, that makes answers 30 times slower.
+        own["OMP_WAIT_POLICY"] = "PASSIVE"
+    given = [entry for entry in spec.env or [] if entry.get("name") != "HOME"]
+    names = {entry.get("name") for entry in given}
+    yield from ({"name": name, "value": value} for name, value in own.items() if name not in names)
+    if server.scales:
+        for index, adapter in enumerate(spec.lora_adapters or ()):
+            name = LORA_SCALE_VARIABLE.format(index=index)
+            yield {"name": name, "valueFrom": {"configMapKeyRef": {"name": server.scales, "key": adapter.name}}}
+    yield from given
+
+
+def _resources(spec: LlamaModelSpec, *, prompt_cache_mib: int) -> dict[str, dict[str, str | int]]:
+    """With neither request nor limit for memory, what the prompt cache takes is asked for at least."""
     given = spec.resources or Resources()
     gpus = {spec.gpu.resource_name: str(spec.gpu.count)} if spec.gpu else {}
-    parts = {"limits": {**(given.limits or {}), **gpus}, "requests": {**(given.requests or {}), **gpus}}
-    return {name: amounts for name, amounts in parts.items() if amounts}
+    limits, requests = {**(given.limits or {}), **gpus}, {**(given.requests or {}), **gpus}
+    if "memory" not in limits and "memory" not in requests and prompt_cache_mib:
+        requests["memory"] = f"{prompt_cache_mib}Mi"
+    return {name: amounts for name, amounts in {"limits": limits, "requests": requests}.items() if amounts}
 
 
 def _startup_probe(timeout_sec: int) -> dict[str, Any]:

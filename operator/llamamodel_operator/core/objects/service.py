@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llamamodel_operator.api.llamamodel import LlamaModel
-from llamamodel_operator.core.engine.argv import PORT
+from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.objects.names import child_name, labels, selector
 
 __all__ = ["build_service"]

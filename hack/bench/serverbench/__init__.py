@@ -1,0 +1,1 @@
+"""What the benchmarks of a running llama-server share."""

@@ -1,0 +1,1 @@
+"""The generator behind `python hack/reference`, which needs the operator's own packages."""

@@ -1,0 +1,59 @@
+"""Reads what a plan rests on besides the LlamaModel: texts in ConfigMaps, and what its chat template does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.api.sources import ConfigMapKey
+from llamamodel_operator.core.facts import Facts, Missing
+from llamamodel_operator.core.text.template import TemplateReport
+from llamamodel_operator.core.texts import chat_template_text, referenced_keys, text_of
+from llamamodel_operator.shell.client import CONFIG_MAPS, ApiError, ClusterClient
+from llamamodel_operator.shell.store import Key, Store
+
+__all__ = ["Gatherer"]
+
+_log = logging.getLogger(__name__)
+
+
+class Gatherer:
+    """Reads from the cache of watched ConfigMaps, and from the API server what the watch does not tell of."""
+
+    def __init__(
+        self, *, client: ClusterClient, store: Store, examine: Callable[[str], Awaitable[TemplateReport]]
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._examine = examine
+        self.unwatched: set[Key] = set()
+        """LlamaModels that refer to a ConfigMap without our label: somebody has to look at it now and then."""
+
+    async def facts(self, model: LlamaModel) -> Facts:
+        """Everything there is to know. Raises ApiError where the API server does not answer."""
+        self.unwatched.discard(Key(model.namespace, model.name))
+        texts = {key: await self._text(model, key) for key in referenced_keys(model.spec)}
+        known = Facts(texts={key: text for key, text in texts.items() if text is not None})
+        template = chat_template_text(model.spec, known)
+        return Facts(
+            texts=known.texts,
+            template=None if template is None else await self._examine(template),
+        )
+
+    async def _text(self, model: LlamaModel, ref: ConfigMapKey) -> str | Missing | None:
+        """What the key holds; None where the operator has no right to look."""
+        key = Key(model.namespace, ref.name)
+        raw = self._store.get(CONFIG_MAPS, key)
+        if raw is None:
+            self.unwatched.add(Key(model.namespace, model.name))
+            try:
+                raw = await self._client.get(CONFIG_MAPS, namespace=key.namespace, name=key.name)
+            except ApiError as error:
+                if error.status != 403:
+                    raise
+                _log.warning("ConfigMap %s may not be read: %s", key, error)
+                return None
+        if raw is None:
+            return Missing(message=f"ConfigMap {ref.name} does not exist in namespace {key.namespace}")
+        return text_of(raw, ref)

@@ -1,0 +1,313 @@
+"""Asks running llama-servers which build they are, and keeps the scales of their LoRA adapters as the spec has them.
+
+Passes never wait for it: they get what is known, and another pass is asked for when that changes. A server that cannot
+be asked is unknown, which is no error: a mesh, a policy or an API key may keep the operator out of a pod that serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import aiohttp
+import orjson
+
+from llamamodel_operator.core.engine.builds import build_of_info
+from llamamodel_operator.core.engine.settings import PORT
+from llamamodel_operator.core.observed import Pod, ServerReport
+from llamamodel_operator.shell.store import Key
+
+__all__ = ["Prober"]
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_SEC = 1.0
+_ANSWER_SEC = 3.0
+"""For one request, with its connection and its whole answer."""
+_AT_ONCE = 32
+"""Servers that are asked at the same time."""
+_LARGEST_ANSWER_BYTES = 1 << 20
+_REREAD_SEC = 60.0
+"""How long scales are taken to be as last read: anybody who reaches the server may change them."""
+_FIRST_RETRY_SEC = 5.0
+_LAST_RETRY_SEC = 300.0
+
+
+class Timer(Protocol):
+    """What can still be called off."""
+
+    def cancel(self) -> None: ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+"""Calls back after so many seconds, as an event loop's method of that name."""
+
+
+class _AnswerError(Exception):
+    """The server answered, but not what is needed."""
+
+
+class _LockedOutError(_AnswerError):
+    """The server wants an API key, which is the user's secret and none of the operator's business."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Server:
+    """One run of a llama-server.
+
+    Attributes:
+        key: of its LlamaModel.
+        pod: as last seen.
+        wanted: scales of its adapters; None where it has none.
+        report: what it said; None before it said anything.
+        due: set when it shall be asked.
+        task: asks it; has ended where there is nothing more to learn.
+    """
+
+    key: Key
+    pod: Pod
+    wanted: tuple[float, ...] | None
+    report: ServerReport | None = None
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    def is_run_of(self, pod: Pod) -> bool:
+        return (self.pod.address, self.pod.container_id) == (pod.address, pod.container_id)
+
+
+class Prober:
+    """What running servers say of themselves. Lives in one event loop; `close` ends what it began.
+
+    Args:
+        again: told the LlamaModel of which something new is known.
+        call_later: default is the event loop's.
+        port: TCP port of each server.
+    """
+
+    def __init__(self, *, again: Callable[[Key], None], call_later: CallLater | None = None, port: int = PORT) -> None:
+        self._again = again
+        self._call_later = call_later
+        self._port = port
+        self._servers: dict[Key, dict[str, _Server]] = {}
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._session: aiohttp.ClientSession | None = None
+
+    def reports(self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None) -> Mapping[str, ServerReport]:
+        """What is known of the ready pods among these, by name; others of this LlamaModel are forgotten.
+
+        Args:
+            key: the LlamaModel.
+            pods: all its pods that shall have these scales.
+            scales: of the adapters, in their order; None where there are none. A scale that a server has as well as a
+                32-bit float can hold it is reported as it is written here.
+        """
+        before, servers = self._servers.pop(key, {}), dict[str, _Server]()
+        for pod in pods:
+            if not pod.ready or not pod.address:
+                continue
+            server = before.get(pod.name)
+            if server is None or not server.is_run_of(pod):
+                server = _Server(key=key, pod=pod, wanted=scales)
+                self._ask_soon(server)
+            else:
+                del before[pod.name]
+                if server.wanted != scales:
+                    server.wanted = scales
+                    self._ask_soon(server)
+            servers[pod.name] = server
+        if servers:
+            self._servers[key] = servers
+        _end(before.values())
+        return {
+            name: replace(server.report, scales=_as_written(server.report.scales, scales or ()))
+            for name, server in servers.items()
+            if server.report is not None
+        }
+
+    def forget(self, key: Key) -> None:
+        """The LlamaModel is gone."""
+        _end(self._servers.pop(key, {}).values())
+
+    async def close(self) -> None:
+        """Asks nothing any more."""
+        tasks = [server.task for servers in self._servers.values() for server in servers.values() if server.task]
+        for key in tuple(self._servers):
+            self.forget(key)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    def _ask_soon(self, server: _Server) -> None:
+        server.due.set()
+        if server.task is None or server.task.done():
+            name = f"ask-{server.key}-{server.pod.name}"
+            server.task = asyncio.get_running_loop().create_task(self._keep_asking(server), name=name)
+
+    async def _keep_asking(self, server: _Server) -> None:
+        """Until all is known; with adapters, until cancelled."""
+        failures, asked_for = 0, server.wanted
+        while True:
+            server.due.clear()
+            if server.wanted != asked_for:
+                failures, asked_for = 0, server.wanted
+            before = server.report
+            try:
+                async with self._free:
+                    await self._ask(server, asked_for)
+            except Exception as error:
+                delay = min(_FIRST_RETRY_SEC * 2.0**failures, _LAST_RETRY_SEC)
+                if isinstance(error, _LockedOutError):
+                    delay = _LAST_RETRY_SEC
+                if failures == 0:
+                    _tell(server, error)
+                failures = min(failures + 1, 32)
+            else:
+                failures, delay = 0, _REREAD_SEC
+            if server.report != before:
+                self._again(server.key)
+            if failures == 0 and server.wanted is None:
+                return
+            await self._wait(server.due, delay)
+
+    async def _wait(self, due: asyncio.Event, delay: float) -> None:
+        """Until it is due, or `delay` seconds have passed."""
+        call_later = self._call_later or asyncio.get_running_loop().call_later
+        timer = call_later(delay, due.set)
+        try:
+            await due.wait()
+        finally:
+            timer.cancel()
+
+    async def _ask(self, server: _Server, wanted: tuple[float, ...] | None) -> None:
+        """Learns what is not known yet, and puts the scales right.
+
+        Raises:
+            aiohttp.ClientError, OSError, TimeoutError: it cannot be reached, or not in time.
+            _AnswerError: it can, and does not say what is needed.
+        """
+        if server.report is None:
+            server.report = ServerReport(build=_build(await self._request(server, "GET", "/props")))
+        if wanted is None:
+            return
+        said = await self._read_scales(server, wanted)
+        if said == _singles(wanted):
+            return
+        # Scales of adapters that are not named would become 0.
+        await self._request(
+            server, "POST", "/lora-adapters", [{"id": index, "scale": scale} for index, scale in enumerate(wanted)]
+        )
+        said = await self._read_scales(server, wanted)  # success is answered for unknown adapters as well
+        if said != _singles(wanted):
+            raise _AnswerError(f"it was told the adapter scales {_shown(wanted)}, and has {_shown(said)}")
+        _log.info("pod %s: adapter scales are %s now", server.pod.name, _shown(wanted), extra=_about(server))
+
+    async def _read_scales(self, server: _Server, wanted: tuple[float, ...]) -> tuple[float, ...]:
+        said = _scales(await self._request(server, "GET", "/lora-adapters"), number=len(wanted))
+        server.report = replace(server.report or ServerReport(), scales=said)
+        return said
+
+    async def _request(self, server: _Server, method: str, path: str, body: object = None) -> Any:
+        """The answer's JSON; None where this build has no such path, or was told not to serve it."""
+        url = f"http://{_host(server.pod.address)}:{self._port}{path}"
+        if self._session is None:
+            self._session = _new_session()
+        async with self._session.request(
+            method, url, data=None if body is None else orjson.dumps(body), allow_redirects=False
+        ) as response:
+            if response.status == 401:
+                raise _LockedOutError("it wants an API key")
+            if response.status in (404, 501):
+                return None
+            if response.status != 200:
+                raise _AnswerError(f"{method} {path}: expected status 200, found {response.status}")
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > _LARGEST_ANSWER_BYTES:
+                    raise _AnswerError(f"{method} {path}: the answer is larger than {_LARGEST_ANSWER_BYTES} bytes")
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise _AnswerError(f"{method} {path}: the answer is not JSON") from None
+
+
+def _new_session() -> aiohttp.ClientSession:
+    """Connections are not kept: an idle one would hold one of the server's few HTTP threads. What a pod answers is
+    not trusted: no cookies, no redirects, nothing is unpacked."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        timeout=aiohttp.ClientTimeout(total=_ANSWER_SEC, sock_connect=_CONNECT_SEC),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
+        auto_decompress=False,
+    )
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _build(answer: Any) -> int | None:
+    info = answer.get("build_info") if isinstance(answer, dict) else None
+    return build_of_info(info) if isinstance(info, str) else None
+
+
+def _scales(answer: Any, *, number: int) -> tuple[float, ...]:
+    """Scales by the place of the adapter. Raises _AnswerError where it is not exactly as many as there should be."""
+    listed = answer if isinstance(answer, list) else []
+    found: dict[int, float] = {}
+    for adapter in listed:
+        match adapter:
+            case {"id": int(index), "scale": int(scale) | float(scale)}:
+                found[index] = _single(scale)
+    if sorted(found) != list(range(number)) or len(listed) != number:
+        raise _AnswerError(f"GET /lora-adapters: expected {number} adapters with their scales, found {len(found)}")
+    return tuple(found[index] for index in range(number))
+
+
+def _single(value: float) -> float:
+    """As llama-server stores a scale: as a 32-bit float."""
+    try:
+        (single,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return float("inf")
+    return float(single)
+
+
+def _singles(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(_single, values))
+
+
+def _as_written(said: tuple[float, ...], wanted: tuple[float, ...]) -> tuple[float, ...]:
+    if len(said) != len(wanted):
+        return said
+    return tuple(mine if _single(mine) == theirs else theirs for mine, theirs in zip(wanted, said, strict=True))
+
+
+def _shown(scales: Iterable[float]) -> str:
+    return ", ".join(format(scale, "g") for scale in scales)
+
+
+def _tell(server: _Server, error: Exception) -> None:
+    expected = isinstance(error, (_AnswerError, aiohttp.ClientError, OSError, TimeoutError, ValueError))
+    _log.info(
+        "pod %s could not be asked for its build and adapters, which stay unknown for now: %s",
+        server.pod.name,
+        str(error) or type(error).__name__,
+        extra=_about(server),
+        exc_info=None if expected else error,
+    )
+
+
+def _about(server: _Server) -> dict[str, str]:
+    return {"model": str(server.key)}
+
+
+def _end(servers: Iterable[_Server]) -> None:
+    for server in servers:
+        if server.task is not None:
+            server.task.cancel()

@@ -1,0 +1,86 @@
+"""A reconciler with all that it works with, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llamamodel_operator.core.observed import Pod, ServerReport
+from llamamodel_operator.core.text.template import TemplateReport, examine_template
+from llamamodel_operator.shell.client import DEPLOYMENTS, MODELS, PERSISTENT_VOLUME_CLAIMS
+from llamamodel_operator.shell.gather import Gatherer
+from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.prober import Prober
+from llamamodel_operator.shell.reconciler import Reconciler
+from llamamodel_operator.shell.store import Key, Store
+
+from .builders import CONFIGURATION, NOON, ModelBuilder, a_claim
+from .fake_cluster import FakeCluster
+
+GEMMA = Key("demo", "gemma")
+
+
+class SilentServers(Prober):
+    """Servers that nobody reaches, or that say what a test has them say."""
+
+    def __init__(self) -> None:
+        self.says: dict[str, ServerReport] = {}
+
+    def reports(self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None) -> Mapping[str, ServerReport]:
+        return {pod.name: self.says[pod.name] for pod in pods if pod.name in self.says}
+
+    def forget(self, key: Key) -> None:
+        pass
+
+
+async def _examine(text: str) -> TemplateReport:
+    return examine_template(text)
+
+
+class World:
+    """A reconciler, its cache, and the API server that both see."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.store = Store()
+        self.metrics = Metrics()
+        self.again: list[Key] = []
+        self.gatherer = Gatherer(client=cluster, store=self.store, examine=_examine)
+        self.prober = SilentServers()
+        self.reconciler = Reconciler(
+            client=cluster,
+            store=self.store,
+            metrics=self.metrics,
+            configuration=CONFIGURATION,
+            gatherer=self.gatherer,
+            prober=self.prober,
+            now=lambda: NOON,
+            again=self.again.append,
+        )
+
+    def has(self, model: ModelBuilder) -> None:
+        """A user created or changed a LlamaModel, and the watch told of it."""
+        key = Key(model.namespace, model.name)
+        status = self.cluster.shows(MODELS, key).get("status") if key in self.cluster.keys(MODELS) else None
+        raw = {**model.raw(), **({"status": status} if status else {})}
+        self.store.put(MODELS, self.cluster.has(MODELS, raw))
+
+    def has_claim(self) -> None:
+        self.store.put(PERSISTENT_VOLUME_CLAIMS, self.cluster.has(PERSISTENT_VOLUME_CLAIMS, a_claim().raw()))
+
+    async def settles(self, key: Key = GEMMA) -> None:
+        """A pass, then nothing is counted so far."""
+        await self.reconciler.reconcile(key)
+        self.cluster.forget_writes()
+
+    def someone_edits(self, edit: Callable[[dict[str, Any]], object], key: Key = GEMMA) -> None:
+        """A Deployment is changed by hand, and the watch told of it."""
+        raw = self.cluster.shows(DEPLOYMENTS, key)
+        edit(raw)
+        self.store.put(DEPLOYMENTS, self.cluster.has(DEPLOYMENTS, raw))
+
+    def ready(self, key: Key = GEMMA) -> tuple[str, str]:
+        """(reason, message) as a user reads them."""
+        conditions = self.cluster.shows(MODELS, key)["status"]["conditions"]
+        (found,) = (condition for condition in conditions if condition["type"] == "Ready")
+        return found["reason"], found["message"]
