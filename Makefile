@@ -90,9 +90,28 @@ servers: ## Fetch the llama-servers and the model that the tests and benchmarks 
 	@python3 hack/servers fetch
 	@python3 hack/models fetch gemma3-270m
 
+.PHONY: fuzz
+fuzz: ## Throw other input than always at parsers and checks, for FUZZ_SEC seconds (600); fails where one of them does
+	@echo "seed $${SEED:=$$(date +%s)}"; status=0; \
+	HYPOTHESIS_PROFILE=fuzz timeout --signal KILL $(or $(FUZZ_SEC),600) \
+		$(RUN) pytest tests/unit -m hypothesis -x -q -p no:randomly --timeout 0 --hypothesis-seed=$$SEED || status=$$?; \
+	[ $$status = 0 ] || [ $$status = 137 ] || exit $$status; echo "nothing found"
+
+.PHONY: bench-webhook
+bench-webhook: ## Measure admission reviews against a server that reviews nothing; exits non-zero where an aim is missed
+	$(RUN) python hack/bench/webhook.py $(BENCH_ARGS)
+
 .PHONY: bench-reconcile
 bench-reconcile: ## Measure reconciles against plain writes; exits non-zero where an aim is missed
 	$(RUN) python hack/bench/reconcile.py $(BENCH_ARGS)
+
+.PHONY: bench-warmup
+bench-warmup: ## Measure what warm-up and the check of tensors cost when a server starts; takes 5 GB of disk
+	$(RUN) python hack/bench/warmup.py $(BENCH_ARGS)
+
+.PHONY: soak
+soak: ## Half an hour of steady requests; exits non-zero where one fails or memory grows. SOAK_ARGS='--minutes 3'
+	$(RUN) python hack/bench/soak.py $(SOAK_ARGS)
 
 ##@ Cluster
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.audit import AuditLog
-from support.kube import Kube, eventually
+from support.kube import Kube, KubectlError, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "llamamodel-system"
@@ -24,12 +24,71 @@ PYTHON = "/opt/llamamodel/bin/python"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a server said."""
+
+    status: int
+    text: str
+
+    @property
+    def body(self) -> Any:
+        """The JSON in it; fails where the request did."""
+        assert self.status == 200, f"{self.status}: {self.text}"
+        return json.loads(self.text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Asks models of the namespace through their Services, as clients in the cluster do."""
+
+    run: Callable[..., str]
+    namespace: str
+
+    def get(self, model: str, path: str) -> Answer:
+        return self._ask(model, path)[0]
+
+    def post(self, model: str, path: str, /, **body: Any) -> Answer:
+        return self.post_each(model, path, [body])[0]
+
+    def post_each(self, model: str, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """One after the other, in one call: each call costs the start of a process."""
+        return self._ask(model, path, *map(json.dumps, bodies))
+
+    def _ask(self, model: str, path: str, *bodies: str) -> list[Answer]:
+        said = json.loads(self.run(_ASK, f"http://{model}.{self.namespace}.svc:8080{path}", *bodies))
+        return [Answer(status=status, text=text) for status, text in said]
+
+
+_ASK = """
+import json, sys, time, urllib.error, urllib.request as u
+
+def ask(body):
+    data = body and body.encode()
+    request = u.Request(sys.argv[1], data=data, headers={"Content-Type": "application/json"})
+    for _ in range(50):
+        try:
+            return u.urlopen(request, timeout=300)
+        except urllib.error.HTTPError as error:
+            return error
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+        time.sleep(0.2)  # the node has not yet heard of the pod that has just become ready
+    sys.exit("connection refused for 10 s")
+
+answers = [(answer.status, answer.read().decode()) for answer in map(ask, sys.argv[2:] or [None])]
+print(json.dumps(answers))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment:
     """A cluster with the operator in it."""
 
     name: str
     kube: Kube
     audit_log: Path
+    models_dir: Path
     operator_image: str
 
     def deploy_operator(self, *values: str) -> None:
@@ -71,6 +130,42 @@ class Environment:
         return holder.rpartition("_")[0]
 
 
+def serve(kube: Kube, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Applies the LlamaModel; returns it once exactly one pod is left, which serves this spec."""
+    kube.apply(manifest)
+    return served(kube, manifest["metadata"]["name"])
+
+
+def served(kube: Kube, name: str) -> dict[str, Any]:
+    """The LlamaModel, once exactly one pod is left, which serves its present spec."""
+    kube("wait", "--for=condition=Ready", f"lm/{name}", "--timeout=240s", timeout=250)
+    model = kube.must_get("lm", name)
+    eventually(lambda: len(kube.select("pods", model["status"]["selector"])) == 1, within=60)
+    return model
+
+
+def pod_of(kube: Kube, name: str) -> dict[str, Any]:
+    """The one pod of a LlamaModel."""
+    (pod,) = kube.select("pods", f"llamamodel.dev/model={name}")
+    return pod
+
+
+def applied(kube: Kube, manifest: Mapping[str, Any]) -> str:
+    """What `kubectl apply` prints, warnings included; raises KubectlError where it is refused."""
+    done = subprocess.run(
+        [kube.bin_dir / "kubectl", "--kubeconfig", kube.kubeconfig, "--namespace", kube.namespace, "apply", "-f", "-"],
+        input=json.dumps(manifest),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode != 0:
+        raise KubectlError(done.stdout)
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def environment() -> Iterator[Environment]:
     """A cluster of its own, ended afterwards; E2E_CLUSTER names one to use, and to keep, instead."""
@@ -84,6 +179,7 @@ def environment() -> Iterator[Environment]:
             name=name,
             kube=Kube(kubeconfig=Path(status["kubeconfig"]), bin_dir=Path(status["binDir"])),
             audit_log=Path(status["auditLog"]),
+            models_dir=Path(status["modelsHostDir"]),
             operator_image=names["operator"],
         )
         made.deploy_operator()
@@ -115,19 +211,25 @@ def in_cluster(environment: Environment, kube: Kube) -> Callable[..., str]:
     _start_pod(kube, environment.operator_image, "client")
 
     def run(script: str, *arguments: str) -> str:
-        return kube("exec", "client", "--", PYTHON, "-c", script, *arguments)
+        return kube("exec", "client", "--", PYTHON, "-c", script, *arguments, timeout=300)
 
     return run
 
 
+@pytest.fixture(scope="module")
+def client(kube: Kube, in_cluster: Callable[..., str]) -> Client:
+    """Asks the models of the module."""
+    return Client(run=in_cluster, namespace=kube.namespace)
+
+
 @pytest.fixture(scope="session")
-def send_signal(environment: Environment) -> Iterator[Callable[[str, str], None]]:
-    """Sends a signal to the operator process of a pod, from outside its container: frozen means frozen."""
+def send_signal(environment: Environment) -> Iterator[Callable[..., None]]:
+    """Sends a signal to a pod's process (default: the operator's) from outside its container: frozen means frozen."""
     kube = environment.kube.within("kube-system")
     _start_pod(kube, environment.operator_image, "signaller", privileged=True)
 
-    def send(pod_uid: str, signal_name: str) -> None:
-        kube("exec", "signaller", "--", PYTHON, "-c", _SIGNAL, pod_uid, signal_name)
+    def send(pod_uid: str, signal_name: str, program: str = "llamamodel-operator") -> None:
+        kube("exec", "signaller", "--", PYTHON, "-c", _SIGNAL, pod_uid, signal_name, program)
 
     yield send
     kube.delete("pod", "signaller", "--grace-period=0", "--force")
@@ -135,14 +237,14 @@ def send_signal(environment: Environment) -> Iterator[Callable[[str, str], None]
 
 _SIGNAL = """
 import os, pathlib, signal, sys
-uid, name = sys.argv[1:]
+uid, name, program = sys.argv[1:]
 sent = 0
 for process in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         cgroup, command = (process / "cgroup").read_text(), (process / "cmdline").read_bytes()
     except OSError:
         continue
-    if (uid in cgroup or uid.replace("-", "_") in cgroup) and b"llamamodel-operator" in command:
+    if (uid in cgroup or uid.replace("-", "_") in cgroup) and program.encode() in command:
         os.kill(int(process.name), getattr(signal, name))
         sent += 1
 sys.exit(0 if sent == 1 else f"{sent} processes found")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,9 @@ def two_models(environment: Environment, kube: Kube) -> Iterator[None]:
 
 
 def test_nothing_changes_once_all_is_ready(environment: Environment, kube: Kube) -> None:
+    # the build that the server says of itself is the last that becomes known
+    eventually(lambda: kube.must_get("llamamodel", "stays")["status"]["engine"].get("build"), within=30)
+    time.sleep(3)
     audit = environment.audit()
     before = versions(kube)
     assert steadily(lambda: versions(kube) == before, during=3.5 * RESYNC_SEC, pause=2)

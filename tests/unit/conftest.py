@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 # The machines that run this are shared and slow at times: no deadline per example, the same examples every time.
 settings.register_profile("unit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unit")
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=100_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "unit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

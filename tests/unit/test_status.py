@@ -76,7 +76,7 @@ CASES: dict[str, tuple[LlamaModelStatus, Phase, Reason, str]] = {
     "a claim that does not exist": (
         status_of(a_model(), a_pod().unschedulable(), claim=no_claim()),
         Phase.PENDING, Reason.CLAIM_NOT_FOUND,
-        "PersistentVolumeClaim models in namespace demo does not exist: create it, or correct its name in the spec",
+        "PersistentVolumeClaim models in namespace demo does not exist: create it, or correct spec.model.pvc.claimName",
     ),
     "a claim that lost its volume": (
         status_of(a_model(), claim=a_claim().in_phase("Lost").build()),

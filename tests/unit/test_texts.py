@@ -70,7 +70,14 @@ def test_a_file_on_a_volume_is_named_where_it_lies() -> None:
 def test_a_preset_is_named_and_an_unknown_one_is_refused() -> None:
     assert "chatml" in plan(a_model().with_spec(chatTemplate={"preset": "chatml"})).command
     made = plan(a_model().with_spec(chatTemplate={"preset": "bogus"}))
-    assert said(made) == [("error", "UnknownPreset", "spec.chatTemplate.preset")]
+    assert said(made)[0] == ("error", "UnknownPreset", "spec.chatTemplate.preset")
+
+
+def test_a_preset_other_than_chatml_is_rendered_without_jinja_where_it_would_be_taken_for_a_template() -> None:
+    made = plan(a_model().with_spec(chatTemplate={"preset": "vicuna"}))
+    assert made.command[made.command.index("--chat-template") - 1] == "--no-jinja"
+    assert said(made) == [("info", "NoToolsUnderPreset", "spec.chatTemplate.preset")]
+    assert "--no-jinja" not in plan(a_model().with_spec(chatTemplate={"preset": "chatml"})).command
 
 
 @pytest.mark.parametrize(

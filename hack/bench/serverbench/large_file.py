@@ -1,4 +1,4 @@
-"""A large GGUF that loads and can be computed with: geometry of an 8B model, random weights, a vocabulary of its own."""
+"""A large GGUF that loads and can be computed with: geometry of an 8B model, random weights, made-up words."""
 
 from __future__ import annotations
 

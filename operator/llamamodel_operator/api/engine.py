@@ -283,7 +283,8 @@ class EngineSpec(ApiModel):
 
     pooling: Pooling | None = None
     """How the vectors of an input's tokens become one (--pooling): mean, cls, last, rank or none. Unset: as the
-    model says. For task embed; rerank takes rank."""
+    model says. For task embed; a model that says none, as those that generate text do, needs it there. Task rerank
+    takes rank."""
 
     timeout_sec: Annotated[int | None, Field(ge=1, le=86_400)] = None
     """Seconds without a byte read or written after which llama-server closes a connection (--timeout). Unset: 3600

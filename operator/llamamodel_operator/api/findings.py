@@ -77,6 +77,8 @@ class FindingCode(StrEnum):
     """The build has no built-in chat template of that name; llama-server would take the name as a template."""
     TOOLS_UNDER_GRAMMAR = "ToolsUnderGrammar"
     """A grammar for the whole server: tool calls cannot work under it."""
+    NO_TOOLS_UNDER_PRESET = "NoToolsUnderPreset"
+    """A built-in chat template that llama-server renders without Jinja: it answers requests with tools by an error."""
     SYSTEM_PROMPT_IN_USER_MESSAGE = "SystemPromptInUserMessage"
     """The template knows no system message: the system prompt goes into the first user message instead."""
     SYSTEM_PROMPT_UNUSED = "SystemPromptUnused"

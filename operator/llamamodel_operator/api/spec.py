@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -104,7 +105,7 @@ class Logging(ApiModel):
     """What llama-server writes to its log."""
 
     verbose: bool | None = None
-    """Write everything, requests and prompts included (--verbose). Unset: no."""
+    """Write everything (--log-verbose); it may include what users wrote. Unset: no."""
 
     timestamps: bool | None = None
     """Begin each line with a timestamp (--log-timestamps). Unset: yes."""
@@ -436,14 +437,28 @@ class LlamaModelSpec(ApiModel):
     @property
     def files(self) -> tuple[PvcFile, ...]:
         """Every file on a volume that the pods read, each once, the model first."""
-        named = [
-            self.model.pvc,
-            *([self.speculative.draft_model.pvc] if self.speculative else []),
-            *(adapter.pvc for adapter in self.lora_adapters or ()),
-            *([self.projector.pvc] if self.projector else []),
-            *(source.pvc for source in (self.chat_template, self.grammar) if source and source.pvc),
-        ]
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(file for _, file in self._named_files()))
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """Every PersistentVolumeClaim that the pods mount, the model's first, with the first field that names it."""
+        found: dict[str, str] = {}
+        for field, file in self._named_files():
+            found.setdefault(file.claim_name, f"spec.{field}.pvc.claimName")
+        return found
+
+    def _named_files(self) -> Iterator[tuple[str, PvcFile]]:
+        yield "model", self.model.pvc
+        if self.speculative:
+            yield "speculative.draftModel", self.speculative.draft_model.pvc
+        for index, adapter in enumerate(self.lora_adapters or ()):
+            yield f"loraAdapters[{index}]", adapter.pvc
+        if self.projector:
+            yield "projector", self.projector.pvc
+        if self.chat_template and self.chat_template.pvc:
+            yield "chatTemplate", self.chat_template.pvc
+        if self.grammar and self.grammar.pvc:
+            yield "grammar", self.grammar.pvc
 
     @property
     def wanted_replicas(self) -> int:

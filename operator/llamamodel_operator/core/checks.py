@@ -114,7 +114,7 @@ def claim_unusable(now: Situation) -> Verdict | None:
     if not claim.phase:
         return Verdict(
             reason=Reason.CLAIM_NOT_FOUND,
-            message=f"{where} does not exist: create it, or correct its name in the spec",
+            message=f"{where} does not exist: create it, or correct {claim.field}",
             phase=Phase.PENDING,
         )
     if claim.phase == "Lost":

@@ -18,11 +18,13 @@ class Claim:
 
     Attributes:
         phase: Pending, Bound or Lost; empty where the claim does not exist.
+        field: path of the field that names it.
         terminating: whether it is being deleted.
     """
 
     name: str
     phase: str
+    field: str = "spec.model.pvc.claimName"
     terminating: bool = False
 
 

@@ -79,8 +79,10 @@ def _same_image(status: Mapping[str, Any], image: str) -> bool:
     return isinstance(engine, Mapping) and engine.get("image") == image
 
 
-def _endpoints(model: LlamaModel, plan: Plan) -> EndpointsStatus:
+def _endpoints(model: LlamaModel, plan: Plan) -> EndpointsStatus | None:
     wanted = model.spec.endpoints
+    if wanted.metrics is False and wanted.slots is False:
+        return None
     return EndpointsStatus(
         metrics=None if wanted.metrics is False else f"{plan.endpoint}/metrics",
         slots=None if wanted.slots is False else f"{plan.endpoint}/slots",

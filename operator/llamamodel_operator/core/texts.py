@@ -12,7 +12,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import ChatTemplate, ConfigMapKey, Grammar, SystemPrompt
 from llamamodel_operator.api.spec import LlamaModelSpec, Task
 from llamamodel_operator.core.engine.catalogue import Catalogue
-from llamamodel_operator.core.engine.settings import TextPaths
+from llamamodel_operator.core.engine.settings import JINJA_PRESET, TextPaths
 from llamamodel_operator.core.facts import Facts, Missing
 from llamamodel_operator.core.objects.deployment import file_path
 from llamamodel_operator.core.text.builtin_grammars import builtin_grammar
@@ -168,6 +168,14 @@ class _Layout:
                 f"b{self._catalogue.build} has no built-in chat template {name!r}; llama-server would take the name"
                 " itself as the template, and answer nonsense",
                 f"choose one of: {known}",
+            )
+        elif name != JINJA_PRESET and self._catalogue.find("--no-jinja"):
+            self.say(
+                Severity.INFO,
+                FindingCode.NO_TOOLS_UNDER_PRESET,
+                "spec.chatTemplate.preset",
+                f"llama-server renders {name!r} without Jinja, and answers requests with tools by an error",
+                "for tools give the template in spec.chatTemplate.inline, or leave it to the GGUF's own",
             )
 
     def _examined(self, kind: str) -> None:

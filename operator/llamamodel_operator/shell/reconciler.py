@@ -260,8 +260,10 @@ class Reconciler:
 
     def _claim(self, model: LlamaModel) -> Claim:
         """The first claim that is not as it must be, else the model's."""
-        names = dict.fromkeys(file.claim_name for file in model.spec.files)
-        claims = [_claim(name, self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, name))) for name in names]
+        claims = [
+            _claim(name, self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, name)), field=field)
+            for name, field in model.spec.claims.items()
+        ]
         return next((claim for claim in claims if claim.phase != "Bound" or claim.terminating), claims[0])
 
     def _invalid(self, raw: Mapping[str, Any], message: str) -> LlamaModelStatus:
@@ -312,10 +314,11 @@ class Reconciler:
         return phases
 
 
-def _claim(name: str, raw: Mapping[str, Any] | None) -> Claim:
+def _claim(name: str, raw: Mapping[str, Any] | None, *, field: str) -> Claim:
     if raw is None:
-        return Claim(name=name, phase="")
-    return Claim(name=name, phase=raw["status"]["phase"] or "Pending", terminating=_being_deleted(raw))
+        return Claim(name=name, phase="", field=field)
+    phase = raw["status"]["phase"] or "Pending"
+    return Claim(name=name, phase=phase, field=field, terminating=_being_deleted(raw))
 
 
 def _controller_uid(raw: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from llamamodel_operator.api.sources import PvcFile
 from llamamodel_operator.api.spec import LlamaModelSpec, LogColors, Task
 
 __all__ = [
+    "JINJA_PRESET",
     "LORA_SCALE_VARIABLE",
     "PORT",
     "SETTINGS",
@@ -41,6 +42,10 @@ PORT = 8080
 
 LORA_SCALE_VARIABLE = "LLAMAMODEL_LORA_SCALE_{index}"
 """Environment variable that holds the scale of an adapter, by its place in the list."""
+
+JINJA_PRESET = "chatml"
+"""The built-in chat template that is one in Jinja too. With Jinja on, which is the default of newer builds, the name of
+any other is taken for a template itself (tried on b11669)."""
 
 _MIB = 1 << 20
 _LARGEST_PROMPT_CACHE_MIB = 8192
@@ -302,6 +307,8 @@ def _chat_template(inputs: Inputs) -> Iterator[Spelling]:
         yield (("--jinja",), ("--chat-template-file", file))
         yield (("--chat-template-file", file),)
     elif preset := inputs.texts.preset:
+        if preset != JINJA_PRESET:
+            yield (("--no-jinja",), ("--chat-template", preset))
         yield (("--chat-template", preset),)
 
 

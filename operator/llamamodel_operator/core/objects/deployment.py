@@ -109,7 +109,7 @@ def _mount_path(claim_name: str) -> str:
 
 def _claims(spec: LlamaModelSpec) -> dict[str, str]:
     """The claims that are mounted, each with the name of its volume."""
-    first, *others = dict.fromkeys(file.claim_name for file in spec.files)
+    first, *others = spec.claims
     return {first: "model", **{claim: f"claim-{hashlib.sha256(claim.encode()).hexdigest()[:8]}" for claim in others}}
 
 
