@@ -24,6 +24,7 @@ from pydantic_settings import CliApp, SettingsError
 from llamamodel_operator import __version__
 from llamamodel_operator.api.findings import Finding
 from llamamodel_operator.core.review import nobody_looks, review_manifest
+from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.handlers import make_registry, make_settings
 from llamamodel_operator.shell.client import ApiError, ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.gather import Gatherer
@@ -35,7 +36,7 @@ from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.resync import Resync
-from llamamodel_operator.shell.sandbox import TemplateSandbox
+from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox
 from llamamodel_operator.shell.settings import Settings
 from llamamodel_operator.shell.store import CACHED, Key, Store
 
@@ -48,6 +49,8 @@ _STOP_SEC = 12.0
 """How long parts may take to stop; half as much again and the process ends whatever they do."""
 _DRAIN_SEC = 5.0
 """How long running passes may take to end before the lease is given back."""
+_EXPECTED = (RefusedError, LeaseLostError, ApiError, SandboxUnavailableError, aiohttp.ClientError, TimeoutError)
+"""What a pass may fail with without a fault of ours."""
 _KOPFS_WATCHER = "watcher for "
 """How the names of kopf's tasks begin, one per kind and namespace."""
 _STALLED_SEC = 300.0
@@ -135,8 +138,15 @@ def review_of(settings: Settings, sandbox: TemplateSandbox) -> Callable[[Mapping
     """What the webhook says about a LlamaModel. It asks nobody: what lies in ConfigMaps, the operator checks."""
     configuration = settings.configuration
 
+    def examine(text: str) -> TemplateReport:
+        try:
+            return sandbox.examine(text)
+        except SandboxUnavailableError as error:
+            _log.warning("a review says nothing of a chat template: %s", error)
+            return TemplateReport()
+
     def review(raw: Mapping[str, Any]) -> Sequence[Finding]:
-        return review_manifest(raw, configuration=configuration, look_up=nobody_looks, examine=sandbox.examine).findings
+        return review_manifest(raw, configuration=configuration, look_up=nobody_looks, examine=examine).findings
 
     return review
 
@@ -280,7 +290,9 @@ class Operator:
     def _failed(self, key: Key, error: Exception, delay: float) -> None:
         refused = isinstance(error, RefusedError)
         self._metrics.reconciles.labels(result="refused" if refused else "error").inc()
-        expected = isinstance(error, (RefusedError, LeaseLostError, ApiError, aiohttp.ClientError, TimeoutError))
+        expected = isinstance(
+            error, (RefusedError, LeaseLostError, ApiError, SandboxUnavailableError, aiohttp.ClientError, TimeoutError)
+        )
         _log.warning(
             "the pass failed, again in %.1f s: %s",
             delay,

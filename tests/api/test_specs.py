@@ -91,9 +91,9 @@ GOOD = (
         a_model().with_(
             task="generate",
             chatTemplate={"configMapKeyRef": {"name": "t.v1", "key": "it.jinja"}},
-            grammar={"jsonSchema": {"type": "object", "properties": {"a": {"type": ["string", "null"]}}}},
+            grammar={"jsonSchema": '{"type": ["string", "null"]}'},
             systemPrompt={"inline": "x" * 100_000},
-            requestDefaults={"temperature": 0.2, "stop": ["a"], "logit_bias": {"1": -1.5}},
+            requestDefaults={"temperature": 0.2, "stop": ["a"], "max_tokens": -1},
             speculative={"draftModel": {"pvc": {"claimName": "m", "path": "d.gguf"}}, "minProbability": 0.5},
             loraAdapters=[{"name": "a.b-1", "pvc": {"claimName": "m", "path": "a $(X).gguf"}, "scale": -0.5}],
             projector={"pvc": {"claimName": "m", "path": "p.gguf"}, "offload": False},

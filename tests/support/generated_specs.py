@@ -35,9 +35,9 @@ _ODD: Mapping[str, list[Any]] = {
     "engine.overrideTensors": [["exps=CPU"], ["blk[.][0-3][.].*=CPU", "output=CPU"]],
     "requestDefaults.temperature": [0, 2, 1e-5],
     "requestDefaults.top_p": [0, 1],
-    "requestDefaults.top_k": [0, -1, 100_000],
+    "requestDefaults.top_k": [0, 100_000],
     "requestDefaults.max_tokens": [-1, 1, 1_000_000],
-    "requestDefaults.seed": [-1, 0, (1 << 31) - 1, (1 << 32) - 1],
+    "requestDefaults.seed": [-1, 0, (1 << 31) - 1],
     "requestDefaults.presence_penalty": [-2, 2],
     "requestDefaults.frequency_penalty": [-2, 2.0],
     "requestDefaults.repeat_penalty": [1, 1.000001],
@@ -106,7 +106,7 @@ def _value(field: Field, random: Random) -> Any:
     match schema.get("type"):
         case "integer":
             low, high = schema["minimum"], schema["maximum"]
-            choices += [low, high, round(math.exp(random.uniform(math.log(low + 1), math.log(high + 1)))) - 1]
+            choices += [low, high, low + round(math.exp(random.uniform(0, math.log(high - low + 1)))) - 1]
         case "number":
             choices += [schema["minimum"], schema["maximum"], random.uniform(schema["minimum"], schema["maximum"])]
         case "array" if schema["items"].get("type") == "number":

@@ -380,6 +380,10 @@ def test_secrets_are_masked_wherever_they_stand() -> None:
         *(f"--api_key={MASK}", "--apikey", MASK, "-fa"),
     )
     assert mask_command(["--api-key"]) == ("--api-key",)
+    assert mask_command(["--api-key geheim", "-c", "1"]) == (f"--api-key {MASK}", "-c", "1")
+    assert mask_command(["api-key=geheim"]) == (f"api-key={MASK}",)
+    assert mask_command(["--api-key", "my", "geheim", "-c", "1"]) == ("--api-key", MASK, MASK, "-c", "1")
+    assert mask_command(["--api-key", "-geheim"]) == ("--api-key", MASK)
 
 
 @pytest.mark.parametrize(

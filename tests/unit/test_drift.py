@@ -111,7 +111,7 @@ def test_what_the_api_server_and_others_add_to_the_service_is_no_difference(edit
         ),
         (
             lambda live: container(live)["args"].__setitem__(3, "other"),
-            "spec.template.spec.containers[0].args[3] is 'other', not 'gemma'",
+            "spec.template.spec.containers[0].args[3] is another one",
         ),
         (lambda live: container(live)["env"].pop(1), "spec.template.spec.containers[0].env[1] is missing"),
         (

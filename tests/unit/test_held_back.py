@@ -8,7 +8,8 @@ import pytest
 
 from llamamodel_operator.api.labels import WATCH_LABEL
 from llamamodel_operator.core.observed import ServerReport
-from llamamodel_operator.shell.client import CONFIG_MAPS, DEPLOYMENTS, MODELS, PODS
+from llamamodel_operator.shell.client import CONFIG_MAPS, DEPLOYMENTS, MODELS, PODS, SERVICES, ApiError
+from llamamodel_operator.shell.reconciler import RefusedError
 from llamamodel_operator.shell.store import Key
 
 from .builders import ModelBuilder, a_model, a_pod
@@ -112,8 +113,101 @@ async def test_the_flags_of_a_generation_are_settled(world: World) -> None:
 
     world.has(model.with_replicas(2).at_generation(2).at_version(9100))
     await world.reconciler.reconcile(GEMMA)
+    spec = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]
+    assert spec["replicas"] == 2
+    assert "--load-mode" in spec["template"]["spec"]["containers"][0]["args"], "scaling settles nothing anew"
+
+    world.has(model.with_engine(memoryLock=True, threads=2).at_generation(3).at_version(9200))
+    await world.reconciler.reconcile(GEMMA)
     container = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]["spec"]["containers"][0]
     assert "--mlock" in container["args"]
+
+
+async def test_what_is_held_back_stays_so_while_the_pod_that_serves_is_unready_for_a_moment(world: World) -> None:
+    await serving(world, a_model())
+    before = world.cluster.shows(DEPLOYMENTS, GEMMA)
+    world.has(a_model().with_spec(**REFUSED).at_generation(2).at_version(5000))
+    await world.reconciler.reconcile(GEMMA)
+    blip = a_pod().of_revision(a_model().plan().revision).started_but_unready().at_version(6000)
+    world.store.put(PODS, blip.raw())
+    await world.reconciler.reconcile(GEMMA)
+    await world.reconciler.reconcile(GEMMA)
+    assert world.cluster.shows(DEPLOYMENTS, GEMMA) == before
+    assert condition(world, "Accepted")[1] == "HeldBack"
+
+
+async def test_a_spec_that_is_refused_once_is_refused_again(world: World) -> None:
+    """What was settled for the spec that runs is not taken for the one that is held back."""
+    await serving(world, a_model().with_spec(image="example.com/llama.cpp:server", chatTemplate={"preset": "gpt-oss"}))
+    world.has(
+        a_model()
+        .with_spec(image="example.com/llama.cpp:server", chatTemplate={"preset": "gpt-oss"})
+        .with_engine(build=4291)
+        .at_generation(2)
+        .at_version(5000)
+    )
+    for _ in range(3):
+        await world.reconciler.reconcile(GEMMA)
+        assert condition(world, "Accepted")[:2] == ("False", "InvalidSpec")
+
+
+async def test_while_it_is_held_back_the_service_is_kept_and_the_status_tells_of_what_runs(world: World) -> None:
+    await serving(world, a_model())
+    before = world.cluster.shows(MODELS, GEMMA)["status"]
+    world.cluster.loses(SERVICES, GEMMA)
+    world.store.discard(SERVICES, GEMMA)
+    world.has(a_model().with_spec(**WRONG, servedModelName="other").at_generation(2).at_version(5000))
+    await world.reconciler.reconcile(GEMMA)
+    assert world.cluster.keys(SERVICES) == {GEMMA}
+    now = world.cluster.shows(MODELS, GEMMA)["status"]
+    for field in ("servedModelName", "endpoint", "endpoints", "engine", "command"):
+        assert now[field] == before[field]
+
+
+async def test_of_a_model_that_never_ran_no_address_is_told(world: World) -> None:
+    world.has(a_model().with_spec(**WRONG))
+    await world.reconciler.reconcile(GEMMA)
+    assert (
+        not {"endpoint", "endpoints", "servedModelName", "command"}
+        & world.cluster.shows(MODELS, GEMMA)["status"].keys()
+    )
+
+
+async def test_a_pod_is_not_made_to_mount_a_config_map_that_was_refused(world: World) -> None:
+    await serving(world, a_model())
+    before = world.cluster.shows(DEPLOYMENTS, GEMMA)
+    full = ApiError(status=403, reason="Forbidden", message="exceeded quota: count/configmaps")
+    world.cluster.refuses("ConfigMap", full)
+    world.has(a_model().with_spec(grammar={"builtin": "json"}).at_generation(2).at_version(5000))
+    with pytest.raises(RefusedError):
+        await world.reconciler.reconcile(GEMMA)
+    assert world.cluster.shows(DEPLOYMENTS, GEMMA) == before
+
+
+async def test_a_config_map_that_may_not_be_read_holds_the_change_back(world: World) -> None:
+    model = a_model().with_spec(grammar={"configMapKeyRef": {"name": "mine", "key": "g"}})
+    raw = {"metadata": {"name": "mine", "namespace": "demo"}, "data": {"g": 'root ::= "x"'}}
+    world.cluster.has(CONFIG_MAPS, raw)
+    await serving(world, model)
+    before = world.cluster.shows(DEPLOYMENTS, GEMMA)
+
+    def forbid(kind: str) -> None:
+        if kind == "ConfigMap":
+            raise ApiError(status=403, reason="Forbidden", message="configmaps is forbidden")
+
+    world.cluster.before_read = forbid
+    await world.reconciler.reconcile(GEMMA)
+    assert world.cluster.shows(DEPLOYMENTS, GEMMA) == before
+    assert "may not read ConfigMap mine" in condition(world, "Accepted")[2]
+
+
+async def test_a_deleted_model_is_not_looked_at_again(world: World) -> None:
+    model = a_model().with_spec(grammar={"configMapKeyRef": {"name": "mine", "key": "g"}})
+    world.has(model)
+    await world.reconciler.reconcile(GEMMA)
+    world.store.discard(MODELS, GEMMA)
+    await world.reconciler.reconcile(GEMMA)
+    assert world.gatherer.unwatched == set()
 
 
 def text_maps(world: World) -> list[str]:

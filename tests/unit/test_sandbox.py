@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamamodel_operator.core.text.template import SystemMessage
-from llamamodel_operator.shell.sandbox import TemplateSandbox
+from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -30,8 +31,12 @@ def sandbox() -> Iterator[TemplateSandbox]:
 
 
 def worker_of(sandbox: TemplateSandbox) -> int:
-    assert sandbox._worker is not None
-    return sandbox._worker.pid
+    (worker,) = workers_of(sandbox)
+    return worker
+
+
+def workers_of(sandbox: TemplateSandbox) -> list[int]:
+    return [worker.process.pid for worker in sandbox._workers if worker.process]
 
 
 def test_a_template_is_examined(sandbox: TemplateSandbox) -> None:
@@ -65,9 +70,9 @@ def test_a_template_that_takes_too_much_is_a_problem_and_the_next_is_examined(te
 def test_what_was_examined_is_not_examined_again() -> None:
     with TemplateSandbox(timeout_sec=1.0) as sandbox:
         first = sandbox.examine(ENDLESS)
-        assert sandbox._worker is None
+        assert workers_of(sandbox) == []
         assert sandbox.examine(ENDLESS) is first
-        assert sandbox._worker is None
+        assert workers_of(sandbox) == []
 
 
 def test_a_worker_that_was_killed_is_started_again() -> None:
@@ -94,6 +99,46 @@ def test_threads_get_the_answers_to_their_own_questions(sandbox: TemplateSandbox
     assert all(answers[number].endswith(f": {number}") for number in range(20))
 
 
+def test_a_slow_template_does_not_hold_up_another() -> None:
+    with TemplateSandbox(timeout_sec=600) as sandbox:
+
+        def examine() -> None:
+            with suppress(SandboxUnavailableError):  # it may be killed before it is ready
+                sandbox.examine(ENDLESS)
+
+        slow = threading.Thread(target=examine)
+        slow.start()
+        while not workers_of(sandbox):
+            time.sleep(0.01)
+        assert sandbox.examine(CHATML).problems == ()
+        assert slow.is_alive()
+        os.kill(workers_of(sandbox)[0], signal.SIGKILL)
+        slow.join()
+
+
+def test_a_worker_that_gets_no_cpu_time_is_no_fault_of_the_template() -> None:
+    with TemplateSandbox(timeout_sec=1.0) as sandbox:
+        assert sandbox.examine(ENDLESS).problems, "the worker is up"
+        assert sandbox.examine(CHATML).problems == ()
+        (worker,) = workers_of(sandbox)
+        os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(SandboxUnavailableError, match="too busy"):
+            sandbox.examine(CHATML + "{# another #}")
+        assert sandbox.examine(CHATML + "{# another #}").problems == (), "asked again, a new worker answers"
+
+
+def test_one_template_in_many_threads_keeps_one_worker_busy() -> None:
+    reports: list[object] = []
+    with TemplateSandbox(timeout_sec=1.0) as sandbox:
+        threads = [threading.Thread(target=lambda: reports.append(sandbox.examine(ENDLESS))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(reports) == 8
+    assert all(report is reports[0] for report in reports)
+
+
 def test_half_a_surrogate_pair_is_a_problem(sandbox: TemplateSandbox) -> None:
     assert "surrogate" in str(sandbox.examine("\ud800").problems[0])
     assert "surrogate" in str(sandbox.examine(CHATML, system_prompt="\ud800").problems[0])
@@ -103,11 +148,11 @@ def test_half_a_surrogate_pair_is_a_problem(sandbox: TemplateSandbox) -> None:
 def test_the_worker_ends_when_its_parent_is_killed(text: str) -> None:
     script = (
         f"import sys, threading; sys.path[:] = {sys.path!r}\n"
-        "from llamamodel_operator.shell.sandbox import TemplateSandbox\n"
+        "from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox\n"
         "sandbox = TemplateSandbox(timeout_sec=1.0)\n"
         f"sandbox.examine({CHATML!r} + '!')\n"
-        "print(sandbox._worker.pid, flush=True)\n"
-        f"sandbox._timeout_sec = 1000\nsandbox.examine({text!r})\n"
+        "print(sandbox._workers[0].process.pid, flush=True)\n"
+        f"sandbox._workers[0].timeout_sec = 1000\nsandbox.examine({text!r})\n"
         "threading.Event().wait()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:

@@ -50,7 +50,7 @@ def said(made: Plan) -> list[tuple[str, str, str]]:
         ({"chatTemplate": {"configMapKeyRef": REF}}, "chat-template.jinja", "from the map", "--chat-template-file"),
         ({"grammar": {"inline": 'root ::= "a"'}}, "grammar.gbnf", 'root ::= "a"', "--grammar-file"),
         ({"grammar": {"configMapKeyRef": REF}}, "grammar.gbnf", "from the map", "--grammar-file"),
-        ({"grammar": {"jsonSchema": {"type": "object"}}}, "schema.json", '{"type": "object"}', "--json-schema-file"),
+        ({"grammar": {"jsonSchema": '{"type": "object"}'}}, "schema.json", '{"type": "object"}', "--json-schema-file"),
     ],
 )
 def test_a_text_becomes_a_file_that_the_command_line_names(
@@ -69,8 +69,10 @@ def test_a_file_on_a_volume_is_named_where_it_lies() -> None:
 
 def test_a_preset_is_named_and_an_unknown_one_is_refused() -> None:
     assert "chatml" in plan(a_model().with_spec(chatTemplate={"preset": "chatml"})).command
-    made = plan(a_model().with_spec(chatTemplate={"preset": "bogus"}))
+    bogus = a_model().with_spec(chatTemplate={"preset": "bogus"})
+    made = plan(bogus.with_spec(image="example.com/llama.cpp:b11669"))
     assert said(made)[0] == ("error", "UnknownPreset", "spec.chatTemplate.preset")
+    assert said(plan(bogus))[0][0] == "warning", "which build will run is not known"
 
 
 def test_a_preset_other_than_chatml_is_rendered_without_jinja_where_it_would_be_taken_for_a_template() -> None:

@@ -107,7 +107,7 @@ def render(spec: Mapping[str, Any], catalogue: Catalogue, *, folder: str = TEXTS
         {"metadata": {"name": "model", "namespace": "default", "uid": "0", "generation": 1}, "spec": spec}
     )
     facts = Facts(texts=dict.fromkeys(referenced_keys(model.spec), 'root ::= "text"'))
-    texts = plan_texts(model, facts=facts, catalogue=catalogue, folder=folder)
+    texts = plan_texts(model, facts=facts, catalogue=catalogue, exact=True, folder=folder)
     arguments = build_arguments(Inputs(model=model, path=file_path, texts=texts.paths), catalogue=catalogue)
     words = []
     for word in arguments.words:

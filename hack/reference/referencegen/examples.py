@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamamodel_operator.api.spec import LlamaModelSpec
-from llamamodel_operator.core.engine.settings import SETTINGS
 from referencegen.errors import IncompleteSourceError
 from referencegen.schema import ITEM, Field, fields_of, leaves
 
-__all__ = ["EXTRA_ARGS", "REQUEST_DEFAULTS", "Example", "examples", "minimal_spec", "place", "spec_fields", "values_of"]
+__all__ = ["EXTRA_ARGS", "Example", "examples", "minimal_spec", "place", "spec_fields", "values_of"]
 
-REQUEST_DEFAULTS = "requestDefaults"
 EXTRA_ARGS = "extraArgs"
 _QUANTITIES = [{"cpu": "3"}, {"memory": "4Gi"}]
 
@@ -33,8 +31,9 @@ _VALUES: Mapping[str, Sequence[Any]] = {
     "chatTemplate.preset": ["llama3"],
     "chatTemplate.inline": ["{{ messages[0].content }}"],
     "grammar.inline": ['root ::= "yes" | "no"'],
-    "grammar.jsonSchema": [{"type": "object"}],
+    "grammar.jsonSchema": ['{"type": "object"}'],
     "systemPrompt.inline": ["Be brief."],
+    "requestDefaults.stop": [["END"]],
     "requestDefaults.temperature": [0.5],
     "requestDefaults.top_p": [0.5],
     "requestDefaults.top_k": [7],
@@ -99,14 +98,8 @@ class Example:
 
 
 def spec_fields() -> tuple[Field, ...]:
-    """Every field of a spec that has no fields of its own. Request defaults that have a flag are fields too."""
-    found: list[Field] = []
-    for each in leaves(fields_of(LlamaModelSpec)):
-        found.append(each)
-        if each.name == REQUEST_DEFAULTS:
-            names = [s.field for s in SETTINGS if s.field.startswith(f"{REQUEST_DEFAULTS}.")]
-            found += [Field(path=tuple(n.split(".")), schema={}, required=False, choice=None) for n in names]
-    return tuple(each for each in found if each.name != REQUEST_DEFAULTS)
+    """Every field of a spec that has no fields of its own."""
+    return tuple(leaves(fields_of(LlamaModelSpec)))
 
 
 def values_of(field: Field) -> Sequence[Any]:
@@ -163,10 +156,7 @@ def _make_room(spec: dict[str, Any], field: Field) -> None:
     above = fields_of(LlamaModelSpec)
     parent = spec
     for name in field.path[:-1]:
-        found = next((each for each in above if each.path[-1] == name), None)
-        if found is None:  # an object without a type, such as requestDefaults
-            parent.setdefault(name, {})
-            return
+        found = next(each for each in above if each.path[-1] == name)
         key = name.removesuffix(ITEM)
         if key not in parent:
             parent[key] = [_required(found)] if name.endswith(ITEM) else _required(found)

@@ -11,7 +11,7 @@ from llamamodel_operator.api.spec import LlamaModelSpec
 from llamamodel_operator.api.status import LlamaModelStatus
 from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from referencegen.effects import VALUE, Effect, Row, builds_from_to, effect_table, minimal_command
-from referencegen.examples import EXTRA_ARGS, REQUEST_DEFAULTS
+from referencegen.examples import EXTRA_ARGS
 from referencegen.markdown import anchor, bullet, code, listed, page, paragraph, prose, table
 from referencegen.schema import Field, fields_of, walk
 from referencegen.types import takes
@@ -77,15 +77,8 @@ def _facts(top: str, field: Field) -> Iterator[str]:
         yield f"default {code(json.dumps(default).strip(chr(34)))}"
     if top != "spec":
         return
-    if field.name == REQUEST_DEFAULTS:
-        said = [f"{code(name.split('.')[1])} {listed(_newest_flags(name))}" for name in _request_defaults()]
-        yield "flags: " + ", ".join(said)
-    elif flags := _newest_flags(field.name):
+    if flags := _newest_flags(field.name):
         yield f"flag {listed(flags)}"
-
-
-def _request_defaults() -> list[str]:
-    return [name for name in effect_table() if name.startswith(f"{REQUEST_DEFAULTS}.")]
 
 
 def _newest_flags(name: str) -> Sequence[str]:

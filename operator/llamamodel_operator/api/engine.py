@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from llamamodel_operator.api.base import ApiModel, cel, matching
-from llamamodel_operator.api.quantity import Quantity
+from llamamodel_operator.api.quantity import Quantity, parse_quantity
 
 __all__ = [
     "DEFAULT_DEFRAG_THRESHOLD",
@@ -154,6 +154,8 @@ TensorOverride = Annotated[
 def _not_negative(value: str | int) -> str | int:
     if str(value).startswith("-"):
         raise ValueError(f"must be 0 or more; found {value!r}")
+    if parse_quantity(value) > 1 << 40:
+        raise ValueError(f"must be 1Ti or less; found {value!r}")
     return value
 
 
@@ -167,6 +169,11 @@ PromptCacheSize = Annotated[
             **cel(
                 ("type(self) == int || isQuantity(string(self))", "not a quantity: write 2Gi or 512Mi"),
                 ("type(self) == int ? self >= 0 : !string(self).startsWith('-')", "must be 0 or more"),
+                (
+                    "type(self) == int ? self <= 1099511627776 :"
+                    " !isQuantity(string(self)) || quantity(string(self)).compareTo(quantity('1Ti')) <= 0",
+                    "must be 1Ti or less",
+                ),
             ),
         }
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from llamamodel_operator.api.base import ApiModel
 
@@ -96,11 +96,11 @@ class Finding(ApiModel):
     """error, warning or info."""
     code: FindingCode
     """What was found, in one CamelCase word that programs may rely on."""
-    field: Annotated[str, Field(max_length=1024)]
+    field: Annotated[str, BeforeValidator(lambda text: text[:1024]), Field(max_length=1024)]
     """Path of the field, such as spec.extraArgs[2]."""
-    message: Annotated[str, Field(max_length=4096)]
+    message: Annotated[str, BeforeValidator(lambda text: text[:2048]), Field(max_length=4096)]
     """What was found and what was expected."""
-    suggestion: Annotated[str | None, Field(max_length=1024)] = None
+    suggestion: Annotated[str, BeforeValidator(lambda text: text[:1024]), Field(max_length=1024)] | None = None
     """What to do."""
 
 

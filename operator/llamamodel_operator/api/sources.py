@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -146,10 +146,8 @@ class Grammar(OneOf):
     pvc: PvcFile | None = None
     """A grammar in GBNF in a file on a PersistentVolumeClaim. A change of it is not seen."""
 
-    json_schema: Annotated[
-        dict[str, Any] | None, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
-    ] = None
-    """A JSON Schema that every answer must be valid under."""
+    json_schema: Text | None = None
+    """A JSON Schema, as JSON text, that every answer must be valid under."""
 
 
 class SystemPrompt(OneOf):

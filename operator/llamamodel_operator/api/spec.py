@@ -24,6 +24,7 @@ __all__ = [
     "LoraAdapter",
     "Projector",
     "PullPolicy",
+    "RequestDefaults",
     "Resources",
     "Speculative",
     "Task",
@@ -53,6 +54,7 @@ class PullPolicy(StrEnum):
 
 
 _NVIDIA = "nvidia.com/gpu"
+_INT32 = 2**31 - 1
 
 
 class Gpu(ApiModel):
@@ -213,22 +215,31 @@ class Projector(ApiModel):
     """Keep it in GPU memory (--mmproj-offload). Unset: yes."""
 
 
-_FOR_THE_REQUEST_ALONE = ("model", "messages", "prompt", "input", "stream", "tools")
+class RequestDefaults(ApiModel):
+    """What a request that does not say otherwise asks for, in OpenAI's names."""
 
+    model_config = ApiModel.model_config | {"alias_generator": None}
 
-_NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repeat_penalty")
-_WHOLE_NUMBERS = ("top_k", "max_tokens", "seed")
-
-
-def _request_defaults(values: dict[str, Any] | None) -> dict[str, Any] | None:
-    for key, value in (values or {}).items():
-        if key in _FOR_THE_REQUEST_ALONE:
-            raise ValueError(f"{key!r} belongs to each request and can have no default")
-        if key in _WHOLE_NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"{key} must be a whole number; found {value!r}")
-        if key in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{key} must be a number; found {value!r}")
-    return values
+    temperature: Annotated[float | None, Field(ge=0, le=100)] = None
+    """Sampling temperature (--temp)."""
+    top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Nucleus sampling (--top-p)."""
+    top_k: Annotated[int | None, Field(ge=0, le=_INT32)] = None
+    """Tokens that are sampled from (--top-k); 0 for all."""
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Least probability in relation to the likeliest token (--min-p)."""
+    max_tokens: Annotated[int | None, Field(ge=-1, le=_INT32)] = None
+    """Most tokens of an answer (--predict); -1 for no limit."""
+    seed: Annotated[int | None, Field(ge=-1, le=_INT32)] = None
+    """Seed of the sampler (--seed); -1 for another one each time."""
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    """Penalty for tokens that occurred (--presence-penalty)."""
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    """Penalty for tokens by how often they occurred (--frequency-penalty)."""
+    repeat_penalty: Annotated[float | None, Field(ge=0, le=10)] = None
+    """Penalty for repetition, 1 for none (--repeat-penalty)."""
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]] | None, Field(max_length=16)] = None
+    """Texts at which an answer ends. For requests through the gateway."""
 
 
 _RESERVED = ", ".join(RESERVED_LABELS)
@@ -327,14 +338,9 @@ class LlamaModelSpec(ApiModel):
     system_prompt: SystemPrompt | None = None
     """What a conversation begins with when the request has no system message."""
 
-    request_defaults: Annotated[
-        dict[str, Any] | None,
-        Field(max_length=64, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
-        AfterValidator(_request_defaults),
-    ] = None
-    """What a request that does not say otherwise asks for, in OpenAI's names, such as {temperature: 0.2,
-    max_tokens: 512}. Those that llama-server has a flag for hold for the model's own Service too, the others for
-    requests through the gateway."""
+    request_defaults: RequestDefaults | None = None
+    """What a request that does not say otherwise asks for, such as {temperature: 0.2, max_tokens: 512}. Those that
+    llama-server has a flag for hold for the model's own Service too, the others for requests through the gateway."""
 
     extra_args: Annotated[
         list[Annotated[str, Field(max_length=65_536)]] | None,

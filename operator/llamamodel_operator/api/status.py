@@ -31,9 +31,12 @@ class EngineStatus(ApiModel):
     image: str
     """Image that the pods of this generation run."""
     build: str | None = None
-    """Build of llama.cpp in it, as its running server says, else as the image's tag or spec.engine.build say."""
+    """Build of llama.cpp in it, as its running server says; absent before one said."""
     flags: str | None = None
-    """Build whose flags the command line is written and checked for. Settled once for each generation."""
+    """Build whose flags the command line is written for. Settled until the spec or the image changes; scaling and
+    suspending do not count."""
+    settled_for: str | None = None
+    """Digest of the spec and the image that `flags` was settled for."""
 
 
 class EndpointsStatus(ApiModel):

@@ -14,6 +14,7 @@ from llamamodel_operator.cli.manifests import Manifest
 from llamamodel_operator.core.plan import Configuration, Plan
 from llamamodel_operator.core.review import LookUp, as_stored, review_manifest
 from llamamodel_operator.core.schema_check import check_schema, without_nulls
+from llamamodel_operator.core.text.problem import Problem
 from llamamodel_operator.core.text.template import TemplateReport
 
 __all__ = ["Checked", "Checker", "a_checker"]
@@ -74,10 +75,17 @@ class Checker:
 @contextmanager
 def a_checker(configuration: Configuration, text: LookUp) -> Iterator[Checker]:
     """A checker with a sandbox for chat templates, which starts its process when it is needed."""
-    from llamamodel_operator.shell.sandbox import TemplateSandbox
+    from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox
 
     with TemplateSandbox() as sandbox:
-        yield Checker(configuration=configuration, text=text, examine=sandbox.examine)
+
+        def examine(template: str) -> TemplateReport:
+            try:
+                return sandbox.examine(template)
+            except SandboxUnavailableError as error:
+                return TemplateReport(problems=(Problem(message=str(error), severity=Severity.WARNING),))
+
+        yield Checker(configuration=configuration, text=text, examine=examine)
 
 
 def _plannable(manifest: Manifest, *, told: tuple[Finding, ...]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import Phase
 from llamamodel_operator.core.failure import failure_reason, failure_sentence
@@ -15,7 +16,7 @@ from llamamodel_operator.core.observed import Observed, Pod
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.times import format_time, parse_time
 
-__all__ = ["CHAIN", "Situation", "Verdict", "count_of", "verdict_of"]
+__all__ = ["CHAIN", "Situation", "Verdict", "count_of", "revision_of", "verdict_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,15 @@ class Situation:
 
     @property
     def current_pods(self) -> tuple[Pod, ...]:
-        """Those of them that run the present spec."""
-        return tuple(pod for pod in self.pods if pod.revision == self.plan.revision)
+        """Those of them that run the present spec; while that is held back, the one that the Deployment has."""
+        return tuple(pod for pod in self.pods if pod.revision == self.revision)
+
+    @property
+    def revision(self) -> str:
+        """Digest of the pod template that is meant to run now."""
+        if not self.observed.held_back or self.observed.deployment is None:
+            return self.plan.revision
+        return revision_of(self.observed.deployment)
 
     @property
     def unready_pods(self) -> tuple[Pod, ...]:
@@ -337,6 +345,12 @@ CHAIN: Sequence[Check] = (
 def verdict_of(situation: Situation) -> Verdict:
     """The first verdict of the chain; the last check always has one."""
     return next(found for check in CHAIN if (found := check(situation)) is not None)
+
+
+def revision_of(deployment: Mapping[str, Any]) -> str:
+    """Digest of the pod template that a Deployment was made from."""
+    labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
+    return str(labels.get(REVISION_LABEL, ""))
 
 
 def _deployment_condition(deployment: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:

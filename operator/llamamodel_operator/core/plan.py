@@ -82,6 +82,7 @@ class Plan:
         image: of the container.
         build: of llama.cpp in it, as far as anybody said; None where nobody did.
         flags: the build whose catalogue the command line is written for.
+        settled_for: digest of the spec and the image that this was settled for.
         command: program and arguments as the user would type them, secrets masked.
         endpoint: base URL inside the cluster.
         objects: the children, each with the digest of itself as an annotation.
@@ -94,6 +95,7 @@ class Plan:
     image: str
     build: int | None
     flags: int
+    settled_for: str
     command: tuple[str, ...]
     endpoint: str
     objects: tuple[Mapping[str, Any], ...]
@@ -111,11 +113,13 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
     image = configuration.images.choose(model)
     build, findings = _build(model, image)
     match = configuration.catalogues.match(build)
-    settled = _settled_catalogue(model, image, configuration.catalogues) or match.catalogue
-    texts = plan_texts(model, facts=facts, catalogue=settled, folder=TEXTS)
+    settled_for = _settled_for(model, image)
+    settled = _settled_catalogue(model, configuration.catalogues, settled_for=settled_for) or match.catalogue
+    exact = match.exact and settled is match.catalogue
+    texts = plan_texts(model, facts=facts, catalogue=settled, exact=exact, folder=TEXTS)
     arguments = build_arguments(Inputs(model=model, path=file_path, texts=texts.paths), catalogue=settled)
     report = _check(model, arguments, match=match, configuration=configuration)
-    findings += [*arguments.findings, *texts.findings, *report.findings, *_reserved(model)]
+    findings += [*arguments.findings, *texts.findings, *report.findings, *_reserved(model), *_too_long(arguments)]
 
     texts_map, scales = build_texts(model, texts.files), build_scales(model)
     server = Server(
@@ -137,6 +141,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         image=image,
         build=build,
         flags=settled.build,
+        settled_for=settled_for,
         command=("llama-server", *_shown(model, arguments)),
         endpoint=f"http://{name}.{model.namespace}.svc:{PORT}",
         objects=tuple(_stamped(child) for child in children if child is not None),
@@ -185,14 +190,20 @@ def _server_build(model: LlamaModel, image: str) -> int | None:
     return _number(engine.get("build"))
 
 
-def _settled_catalogue(model: LlamaModel, image: str, catalogues: Catalogues) -> Catalogue | None:
+def _settled_for(model: LlamaModel, image: str) -> str:
+    """Digest of what the flags are settled for: all of the spec but what only starts and stops pods."""
+    spec = model.spec.to_wire()
+    return _digest({"image": image, "spec": {k: v for k, v in spec.items() if k not in ("replicas", "suspend")}})
+
+
+def _settled_catalogue(model: LlamaModel, catalogues: Catalogues, *, settled_for: str) -> Catalogue | None:
     """The catalogue that the running command line was written for. A newer catalogue, or a server that tells its
     build, must not roll pods whose spec did not change."""
     engine = model.status.get("engine")
-    if not isinstance(engine, Mapping) or model.status.get("observedGeneration") != model.generation:
+    if not isinstance(engine, Mapping) or engine.get("settledFor") != settled_for:
         return None
     settled = _number(engine.get("flags"))
-    return catalogues.get(settled) if engine.get("image") == image and settled in catalogues.builds else None
+    return catalogues.get(settled) if settled in catalogues.builds else None
 
 
 def _number(build: object) -> int | None:
@@ -241,6 +252,26 @@ def _reserved(model: LlamaModel) -> Iterator[Finding]:
                 message=f"{name}: variables that begin with {RESERVED_VARIABLES} are the operator's own",
                 suggestion="choose another name",
             )
+
+
+_LONGEST_WORD_BYTES = 131_071
+"""Linux takes no longer argument (MAX_ARG_STRLEN)."""
+_LONGEST_COMMAND_BYTES = 524_288
+"""Of all arguments: they stand in the Deployment and in the ReplicaSets of it, and etcd takes 1.5 MiB."""
+
+
+def _too_long(arguments: Arguments) -> Iterator[Finding]:
+    lengths = [len(word.encode(errors="replace")) for word in arguments.words]
+    if max(lengths, default=0) <= _LONGEST_WORD_BYTES and sum(lengths) <= _LONGEST_COMMAND_BYTES:
+        return
+    yield Finding(
+        severity=Severity.ERROR,
+        code=FindingCode.INVALID_FIELD,
+        field="spec",
+        message=f"the command line has {sum(lengths):,} bytes, and its longest argument {max(lengths):,}; expected"
+        f" {_LONGEST_COMMAND_BYTES:,} and {_LONGEST_WORD_BYTES:,} at most",
+        suggestion="put long texts into a ConfigMap or a file on the volume",
+    )
 
 
 def _shown(model: LlamaModel, arguments: Arguments) -> Iterator[str]:

@@ -41,7 +41,7 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
     situation = Situation(model=model, plan=plan, observed=observed)
     verdict = verdict_of(situation)
     conditions = _conditions(situation, verdict, format_time(now))
-    return LlamaModelStatus(
+    status = LlamaModelStatus(
         observed_generation=model.generation,
         phase=verdict.phase,
         replicas=len(situation.pods),
@@ -49,14 +49,43 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         selector=",".join(f"{key}={value}" for key, value in selector(plan.name).items()),
         endpoint=None if any(refusal.kind == "Service" for refusal in observed.refusals) else plan.endpoint,
         served_model_name=model.served_name,
-        engine=_stored(EngineStatus, model.status.get("engine")) if observed.held_back else _engine(situation),
+        engine=_engine(situation),
         endpoints=_endpoints(model, plan),
         lora_adapters=_adapters(situation),
-        command=model.status.get("command") if observed.held_back else list(plan.command),
+        command=_command(plan),
         findings=list(plan.findings[:_MOST_FINDINGS]) or None,
         conditions=list(carry_transition_times(conditions, before=model.status.get("conditions") or [])),
         last_failure=_last_failure(situation),
     )
+    return status.model_copy(update=_of_what_runs(model.status)) if observed.held_back else status
+
+
+_LONGEST_COMMAND = 32_768
+
+
+def _command(plan: Plan) -> list[str]:
+    """The command line; of a very long one the beginning, since a status must fit into etcd."""
+    words, left = list(plan.command), _LONGEST_COMMAND
+    for index, word in enumerate(words):
+        left -= len(word)
+        if left < 0:
+            return [*words[:index], f"… and {len(words) - index} more arguments"]
+    return words
+
+
+def _of_what_runs(before: Mapping[str, Any]) -> dict[str, Any]:
+    """While a spec is held back, these still tell of the one that runs; nothing where none does."""
+    adapters = before.get("loraAdapters")
+    return {
+        "endpoint": before.get("endpoint"),
+        "served_model_name": before.get("servedModelName"),
+        "engine": _stored(EngineStatus, before.get("engine")),
+        "endpoints": _stored(EndpointsStatus, before.get("endpoints")),
+        "lora_adapters": [found for raw in adapters if (found := _stored(LoraAdapterStatus, raw))]
+        if isinstance(adapters, list)
+        else None,
+        "command": before.get("command"),
+    }
 
 
 _MOST_FINDINGS = 64
@@ -64,19 +93,15 @@ _MOST_FINDINGS = 64
 
 def _engine(now: Situation) -> EngineStatus:
     said = {report.build for report in now.observed.servers.values() if report.build is not None}
-    build = now.plan.build
-    if len(said) == 1:
-        build = said.pop()
-    elif build is None and _same_image(now.model.status, now.plan.image):
-        return EngineStatus(
-            image=now.plan.image, build=now.model.status["engine"].get("build"), flags=f"b{now.plan.flags}"
-        )
-    return EngineStatus(image=now.plan.image, build=None if build is None else f"b{build}", flags=f"b{now.plan.flags}")
-
-
-def _same_image(status: Mapping[str, Any], image: str) -> bool:
-    engine = status.get("engine")
-    return isinstance(engine, Mapping) and engine.get("image") == image
+    before = now.model.status.get("engine")
+    same_image = isinstance(before, Mapping) and before.get("image") == now.plan.image
+    known_before = before.get("build") if isinstance(before, Mapping) and same_image else None
+    return EngineStatus(
+        image=now.plan.image,
+        build=f"b{said.pop()}" if len(said) == 1 else known_before,
+        flags=f"b{now.plan.flags}",
+        settled_for=now.plan.settled_for,
+    )
 
 
 def _endpoints(model: LlamaModel, plan: Plan) -> EndpointsStatus | None:

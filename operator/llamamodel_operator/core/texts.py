@@ -72,16 +72,17 @@ def chat_template_text(spec: LlamaModelSpec, facts: Facts) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def plan_texts(model: LlamaModel, *, facts: Facts, catalogue: Catalogue, folder: str) -> Texts:
+def plan_texts(model: LlamaModel, *, facts: Facts, catalogue: Catalogue, exact: bool, folder: str) -> Texts:
     """Checks the texts and lays them out.
 
     Args:
         model: the LlamaModel.
         facts: what ConfigMaps hold, and what examining the chat template gave.
         catalogue: of the build that will run; it knows the built-in chat templates.
+        exact: whether the catalogue is that of the build that will run.
         folder: where the files will be in the container.
     """
-    layout = _Layout(model.spec, facts, catalogue, folder)
+    layout = _Layout(model.spec, facts, catalogue, exact, folder)
     layout.chat_template()
     layout.grammar()
     if sum(len(text.encode()) for text in layout.files.values()) > _LARGEST_BYTES:
@@ -98,7 +99,8 @@ def plan_texts(model: LlamaModel, *, facts: Facts, catalogue: Catalogue, folder:
 class _Layout:
     """One layout under way."""
 
-    def __init__(self, spec: LlamaModelSpec, facts: Facts, catalogue: Catalogue, folder: str) -> None:
+    def __init__(self, spec: LlamaModelSpec, facts: Facts, catalogue: Catalogue, exact: bool, folder: str) -> None:
+        self._exact = exact
         self._spec = spec
         self._facts = facts
         self._catalogue = catalogue
@@ -162,7 +164,7 @@ class _Layout:
         if name not in self._catalogue.chat_templates:
             known = ", ".join(sorted(self._catalogue.chat_templates))
             self.say(
-                Severity.ERROR,
+                Severity.ERROR if self._exact else Severity.WARNING,
                 FindingCode.UNKNOWN_PRESET,
                 "spec.chatTemplate.preset",
                 f"b{self._catalogue.build} has no built-in chat template {name!r}; llama-server would take the name"
@@ -256,7 +258,7 @@ class _Layout:
         elif source.pvc is not None:
             self.paths["grammar"] = file_path(source.pvc)
         elif source.json_schema is not None:
-            self._schema(source)
+            self._schema(source.json_schema)
         else:
             text = source.inline if source.inline is not None else self._referenced("grammar", source)
             if text is not None:
@@ -265,9 +267,15 @@ class _Layout:
                     self._tell(problem, FindingCode.INVALID_GRAMMAR, f"spec.grammar.{kind}")
                 self._put("grammar", "grammar.gbnf", text)
 
-    def _schema(self, source: Grammar) -> None:
-        text = json.dumps(source.json_schema, ensure_ascii=False)
+    def _schema(self, text: str) -> None:
+        where = "spec.grammar.jsonSchema"
+        try:
+            schema = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+            self.say(Severity.ERROR, FindingCode.INVALID_JSON_SCHEMA, where, f"this is no JSON: {why}")
+            return
+        for problem in check_json_schema(schema):
+            self._tell(problem, FindingCode.INVALID_JSON_SCHEMA, where)
         self._put("json_schema", "schema.json", text)
         self.paths["json_schema_text"] = text
-        for problem in check_json_schema(source.json_schema):
-            self._tell(problem, FindingCode.INVALID_JSON_SCHEMA, "spec.grammar.jsonSchema")

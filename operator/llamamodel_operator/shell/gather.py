@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 
 from llamamodel_operator.api.llamamodel import LlamaModel
@@ -14,8 +13,6 @@ from llamamodel_operator.shell.client import CONFIG_MAPS, ApiError, ClusterClien
 from llamamodel_operator.shell.store import Key, Store
 
 __all__ = ["Gatherer"]
-
-_log = logging.getLogger(__name__)
 
 
 class Gatherer:
@@ -34,15 +31,19 @@ class Gatherer:
         """Everything there is to know. Raises ApiError where the API server does not answer."""
         self.unwatched.discard(Key(model.namespace, model.name))
         texts = {key: await self._text(model, key) for key in referenced_keys(model.spec)}
-        known = Facts(texts={key: text for key, text in texts.items() if text is not None})
+        known = Facts(texts=texts)
         template = chat_template_text(model.spec, known)
         return Facts(
             texts=known.texts,
             template=None if template is None else await self._examine(template),
         )
 
-    async def _text(self, model: LlamaModel, ref: ConfigMapKey) -> str | Missing | None:
-        """What the key holds; None where the operator has no right to look."""
+    def forget(self, key: Key) -> None:
+        """The LlamaModel is gone."""
+        self.unwatched.discard(key)
+
+    async def _text(self, model: LlamaModel, ref: ConfigMapKey) -> str | Missing:
+        """What the key holds."""
         key = Key(model.namespace, ref.name)
         raw = self._store.get(CONFIG_MAPS, key)
         if raw is None:
@@ -52,8 +53,7 @@ class Gatherer:
             except ApiError as error:
                 if error.status != 403:
                     raise
-                _log.warning("ConfigMap %s may not be read: %s", key, error)
-                return None
+                return Missing(message=f"the operator may not read ConfigMap {ref.name}: {error.message}")
         if raw is None:
             return Missing(message=f"ConfigMap {ref.name} does not exist in namespace {key.namespace}")
         return text_of(raw, ref)

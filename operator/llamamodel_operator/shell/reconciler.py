@@ -20,6 +20,7 @@ from llamamodel_operator.api.labels import (
 )
 from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
 from llamamodel_operator.api.status import LlamaModelStatus
+from llamamodel_operator.core.checks import revision_of
 from llamamodel_operator.core.objects.drift import differences, with_foreign_items
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
@@ -92,6 +93,7 @@ class Reconciler:
             for resource in CHILDREN:
                 self._settled.pop((resource.kind, Key(key.namespace, child_name(key.name))), None)
             self._prober.forget(key)
+            self._gatherer.forget(key)
             return  # the garbage collector takes the children
         try:
             model = LlamaModel.parse(raw, defaults=self._configuration.defaults)
@@ -108,14 +110,15 @@ class Reconciler:
         plan = make_plan(model, configuration=self._configuration, facts=facts)
         refusals: list[Refusal] = []
         if held_back := self._held_back(model, plan):
-            await self._scale_what_runs(model, plan)
+            refusals += await self._keep_what_runs(model, plan)
         else:
             for child in plan.objects:
                 if refusal := await self._apply(model, child):
                     refusals.append(refusal)
-                    if refusal.reason is Reason.NOT_OURS:
+                    if refusal.reason is Reason.NOT_OURS or refusal.kind == "ConfigMap":
                         break  # what is still missing would serve nobody, and take a GPU
-            await self._prune(model, plan)
+            else:
+                await self._prune(model, plan)
         observed = self._observe(model, plan, refusals=tuple(refusals), held_back=held_back)
         await self._write_status(raw, make_status(model, plan=plan, observed=observed, now=self._now()))
         if refusals:
@@ -134,29 +137,42 @@ class Reconciler:
         if plan.will_not_start is None:
             return ""
         live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
+        if live is None or _controller_uid(live) != model.uid or revision_of(live) == plan.revision:
+            return ""
+        # What was ready a moment ago counts too: a pod that is not for a moment must not be replaced by one that
+        # never will be.
         pods = [Pod.parse(pod, container=CONTAINER) for pod in self._pods_of(model, plan, live)]
-        if not any(pod.ready and pod.revision != plan.revision for pod in pods):
+        known = {c.get("type"): c for c in model.status.get("conditions") or []}
+        served = any(pod.ready for pod in pods) or known.get("Available", {}).get("status") == "True"
+        held_already = known.get("Accepted", {}).get("reason") == Reason.HELD_BACK
+        if not served and not held_already:
             return ""
         return f"{plan.will_not_start}: the pods of the earlier spec keep serving"
 
-    async def _scale_what_runs(self, model: LlamaModel, plan: Plan) -> None:
-        """Suspending and scaling work also while a spec is held back."""
+    async def _keep_what_runs(self, model: LlamaModel, plan: Plan) -> list[Refusal]:
+        """While a spec is held back, suspending and scaling work, and the Service is kept."""
         live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
-        if (
-            live is None
-            or _controller_uid(live) != model.uid
-            or live["spec"].get("replicas") == model.spec.wanted_replicas
-        ):
-            return
+        if live is None or _controller_uid(live) != model.uid:
+            return []
+        service = next(child for child in plan.objects if child["kind"] == "Service")
+        refusals = [refusal] if (refusal := await self._apply(model, service)) else []
+        if live["spec"].get("replicas") == model.spec.wanted_replicas:
+            return refusals
         scale = {
             "apiVersion": "autoscaling/v1",
             "kind": "Scale",
             "metadata": {"name": plan.name, "namespace": model.namespace},
             "spec": {"replicas": model.spec.wanted_replicas},
         }
-        await self._client.apply(DEPLOYMENTS, scale, subresource="scale")
+        try:
+            await self._client.apply(DEPLOYMENTS, scale, subresource="scale")
+        except ApiError as error:
+            if error.transient or error.status in (401, 409):
+                raise
+            return [*refusals, _refusal(live, error)]
         if scaled := await self._client.get(DEPLOYMENTS, namespace=model.namespace, name=plan.name):
             self._store.put(DEPLOYMENTS, scaled)
+        return refusals
 
     async def _apply(self, model: LlamaModel, desired: Mapping[str, Any]) -> Refusal | None:
         """Writes a child where it is missing or differs; says so where that is refused."""
@@ -219,7 +235,9 @@ class Reconciler:
         """Deletes children of this very LlamaModel that the plan does not have any more."""
         wanted = {(child["kind"], Key.of(child)) for child in plan.objects}
         pods = self._store.select(PODS, Key(model.namespace, plan.name))
-        rolled = all((pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == plan.revision for pod in pods)
+        rolled = all(
+            _finished(pod) or (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == plan.revision for pod in pods
+        )
         for resource in CHILDREN:
             if resource is CONFIG_MAPS and not rolled:
                 continue  # pods of an earlier spec that start again still read theirs
@@ -245,7 +263,7 @@ class Reconciler:
         adapters = model.spec.lora_adapters
         servers = self._prober.reports(
             Key(model.namespace, model.name),
-            [pod for pod in pods if pod.revision == plan.revision],
+            [pod for pod in pods if pod.revision == (revision_of(deployment) if deployment else plan.revision)],
             scales=tuple(adapter.settled_scale for adapter in adapters) if adapters else None,
         )
         somebody_elses = deployment is not None and _controller_uid(deployment) != model.uid

@@ -14,6 +14,8 @@ _SECRET_WORDS = frozenset({"key", "keys", "apikey", "token", "password", "passwd
 _SECRET_FLAGS = frozenset({"--api-key", "--hf-token", "-hft", "--mcp-servers-json"})
 """Those of llama-server; definitions of MCP servers carry tokens as well."""
 
+_SEPARATOR = re.compile(r"[=\s]")
+
 _PLACES = frozenset({"file", "path", "dir", "name", "id"})
 """With one of these words, a name says where a secret is, and not what it is."""
 
@@ -32,19 +34,24 @@ def is_secret_variable(name: str) -> bool:
 
 
 def mask_command(words: Sequence[str]) -> tuple[str, ...]:
-    """The words with all secrets replaced, as the command line is shown in the status and by `render`."""
+    """The words with all secrets replaced, as the command line is shown in the status and by `render`.
+
+    What is wrongly written is masked too: a flag and its value in one word, with a blank or an equals sign, and every
+    stray word up to the next flag.
+    """
     masked: list[str] = []
-    secret_next = False
+    value_next = stray = False
     for word in words:
-        if secret_next:
+        name = _SEPARATOR.split(word, maxsplit=1)[0]
+        secret = is_secret_flag(name) or is_secret_flag("--" + name.lstrip("-"))
+        if value_next or (stray and not word.startswith("-")):
             masked.append(MASK)
-            secret_next = False
-        elif is_secret_flag(word):
-            flag, equals, _ = word.partition("=")
-            masked.append(f"{flag}={MASK}" if equals else word)
-            secret_next = not equals
+            value_next, stray = False, True
+        elif secret and len(name) < len(word):
+            masked.append(f"{name}{word[len(name)]}{MASK}")
         else:
             masked.append(word)
+            value_next, stray = secret and word.startswith("-"), False
     return tuple(masked)
 
 

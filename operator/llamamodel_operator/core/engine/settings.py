@@ -48,6 +48,8 @@ JINJA_PRESET = "chatml"
 any other is taken for a template itself (tried on b11669)."""
 
 _MIB = 1 << 20
+_SMALLEST = 1e-30
+"""Smaller ones are none to a 32-bit float, and llama-server ends when it reads them."""
 _LARGEST_PROMPT_CACHE_MIB = 8192
 _PROMPT_CACHE_WITHOUT_LIMIT_MIB = 1024
 
@@ -166,6 +168,8 @@ def _switch(field: str, value: Callable[[Inputs], bool | None], *, on: str, off:
 
 def plain_number(value: float) -> str:
     """A number as llama-server reads it: all its digits, no exponent."""
+    if abs(value) < _SMALLEST:
+        return "0"
     return format(Decimal(repr(value)).normalize(), "f")
 
 
@@ -322,8 +326,7 @@ def _grammar(inputs: Inputs) -> Iterator[Spelling]:
 
 def _request_default(name: str, *flags: str) -> Setting:
     def value(inputs: Inputs) -> object:
-        found = (inputs.spec.request_defaults or {}).get(name)
-        return float(found) if isinstance(found, float) else found
+        return getattr(inputs.spec.request_defaults, name, None)
 
     return _value(f"requestDefaults.{name}", value, *flags)
 

@@ -148,10 +148,15 @@ def _distance(a: str, b: str, *, limit: float) -> float:
     row = [float(j) for j in range(len(b) + 1)]
     for i, x in enumerate(a, start=1):
         before, last, row = row, before, [float(i)]
+        doubled = 0.8 if i > 1 and x == a[i - 2] else 1.0
         for j, y in enumerate(b, start=1):
-            wrong = 0.0 if x == y else 0.8 if x + y in _NEIGHBOURS else 1.0
-            doubled = 0.8 if i > 1 and x == a[i - 2] else 1.0
-            best = min(before[j - 1] + wrong, before[j] + doubled, row[j - 1] + 1.0)
+            best = before[j - 1]
+            if x != y:
+                best += 0.8 if x + y in _NEIGHBOURS else 1.0
+            if (cost := before[j] + doubled) < best:
+                best = cost
+            if (cost := row[j - 1] + 1.0) < best:
+                best = cost
             if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
                 best = min(best, last[j - 2] + 0.9)
             row.append(best)

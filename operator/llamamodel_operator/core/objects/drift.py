@@ -43,8 +43,9 @@ def differences(desired: object, live: object, *, path: str = "") -> Iterator[st
     elif isinstance(desired, list | tuple):
         yield from _list_differences(desired, live, path)
     elif not _same_scalar(desired, live, path):
-        # The sentences go to the log, and what is in an environment variable may be a secret.
-        yield f"{path} is another one" if ".env[" in path else f"{path} is {live!r}, not {desired!r}"
+        # The sentences go to the log, and what is in a variable, an argument or a text may be a secret.
+        secret = any(part in path for part in (".env[", ".args[", ".command[")) or path.startswith("data.")
+        yield f"{path} is another one" if secret else f"{path} is {live!r}, not {desired!r}"
 
 
 def with_foreign_items(desired: Any, live: object, *, field: str = "") -> Any:
