@@ -236,7 +236,7 @@ class RequestDefaults(ApiModel):
     """Penalty for tokens that occurred (--presence-penalty)."""
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     """Penalty for tokens by how often they occurred (--frequency-penalty)."""
-    repeat_penalty: Annotated[float | None, Field(ge=0, le=10)] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
     """Penalty for repetition, 1 for none (--repeat-penalty)."""
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]] | None, Field(max_length=16)] = None
     """Texts at which an answer ends. For requests through the gateway."""
