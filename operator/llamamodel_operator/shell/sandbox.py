@@ -142,14 +142,18 @@ class _Worker:
 
     def ask(self, request: bytes) -> tuple[TemplateReport, bool]:
         """The report, and whether it would be the same the next time."""
+        before: float | None = None
         try:
-            answer = self._exchange(self._running(), request)
+            process = self._running()
+            before = self._cpu_sec()
+            answer = self._exchange(process, request)
         except (OSError, _NoStartError) as error:
             self.end()
             raise SandboxUnavailableError(f"the process that examines chat templates did not start: {error}") from error
         except _LateError as error:
-            worked_sec = self._cpu_sec()
+            after = self._cpu_sec()
             self.end()
+            worked_sec = self.timeout_sec if before is None or after is None else after - before
             if worked_sec < self.timeout_sec / 4:
                 raise SandboxUnavailableError(
                     "the machine is too busy to examine the chat template: the process that does got"
@@ -170,13 +174,12 @@ class _Worker:
             raise
         return TemplateReport.from_dict(orjson.loads(answer)), True
 
-    def _cpu_sec(self) -> float:
-        """CPU time that the process has had, as the kernel counts it (proc_pid_stat(5)); all there is where it does
-        not say."""
+    def _cpu_sec(self) -> float | None:
+        """CPU time that the process has had so far (proc_pid_stat(5)); None where the kernel does not say."""
         try:
             stat = Path(f"/proc/{self.process.pid if self.process else 0}/stat").read_text(encoding="utf-8")
         except OSError:
-            return self.timeout_sec
+            return None
         utime, stime = stat.rpartition(")")[2].split()[11:13]
         return (int(utime) + int(stime)) / os.sysconf("SC_CLK_TCK")
 
