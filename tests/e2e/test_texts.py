@@ -10,6 +10,7 @@ import pytest
 
 from e2e.conftest import Client, serve, served
 from support.kube import Kube, eventually, llama_model
+from support.prompts import PROMPTS
 
 pytestmark = pytest.mark.e2e
 
@@ -18,28 +19,6 @@ HELLO = {"role": "user", "content": "Hello there"}
 SYSTEM_PROMPT = 'You are "kind".\nUse {{ braces }} and äöü.'
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}</{{ message.role }}>{% endfor %}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-PROMPTS = (
-    "Describe a cat as JSON.",
-    "List three colours:",
-    "What is the capital of France?",
-    "{",
-    "A user with name, age and address:",
-    "Write a long story about a dragon.",
-    "1 2 3 4 5",
-    "Answer: ",
-    "def main():",
-    "日本語で",
-    "{'name': 'Anna', 'age': 3}",
-    "[[[[",
-    "The quick brown fox",
-    "SELECT * FROM users;",
-    "<html><body>",
-    "Once upon a time",
-    "Give me an empty object",
-    "name,age\nAnna,3\n",
-    '"key": "value", "key": "value",',
-    " ",
-)
 
 
 def manifest(**spec: Any) -> dict[str, Any]:

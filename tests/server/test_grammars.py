@@ -16,6 +16,7 @@ from llamamodel_operator.api.findings import Severity
 from llamamodel_operator.api.sources import BuiltinGrammar
 from llamamodel_operator.core.text.builtin_grammars import builtin_grammar
 from llamamodel_operator.core.text.grammar import check_grammar
+from support.prompts import PROMPTS
 
 from .conftest import Server
 
@@ -193,30 +194,6 @@ def test_what_we_call_invalid_the_server_refuses(server: Server, text: str) -> N
 @pytest.mark.parametrize("why", STRICTER)
 def test_where_we_are_stricter_it_is_a_rule_of_ours(why: str) -> None:
     assert errors(STRICTER[why]) != []
-
-
-PROMPTS = [
-    "Describe a cat as JSON.",
-    "List three colours:",
-    "What is the capital of France?",
-    "{",
-    "A user with name, age and address:",
-    "Write a long story about a dragon.",
-    "1 2 3 4 5",
-    "Answer: ",
-    "def main():",
-    "日本語で",
-    "{'name': 'Anna', 'age': 3}",
-    "[[[[",
-    "The quick brown fox",
-    "SELECT * FROM users;",
-    "<html><body>",
-    "Once upon a time",
-    "Give me an empty object",
-    "name,age\nAnna,3\n",
-    '"key": "value", "key": "value",',
-    " ",
-]
 
 
 def test_json_ends_by_itself_in_20_of_20_tries(server: Server) -> None:

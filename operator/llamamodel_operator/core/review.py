@@ -57,7 +57,7 @@ def review_manifest(
         model = LlamaModel.parse(as_stored(raw), defaults=configuration.defaults)
     except InvalidLlamaModelError as error:
         findings = (
-            Finding(severity=Severity.ERROR, code=FindingCode.INVALID_FIELD, field=field[:1024], message=problem[:4096])
+            Finding(severity=Severity.ERROR, code=FindingCode.INVALID_FIELD, field=field, message=problem)
             for field, problem in error.problems
         )
         return Review(findings=tuple(findings))

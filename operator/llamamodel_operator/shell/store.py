@@ -175,7 +175,7 @@ def _read_from(namespace: str, part: object) -> tuple[Key, ...]:
                 found.append(claim_group(Key(namespace, name)))
             case "configMapKeyRef", {"name": str(name)}:
                 found.append(config_map_group(Key(namespace, name)))
-            case (("env" | "affinity" | "jsonSchema" | "requestDefaults"), _):
+            case (("env" | "affinity"), _):
                 pass  # what these name is none of ours
             case _:
                 found.extend(_read_from(namespace, value))

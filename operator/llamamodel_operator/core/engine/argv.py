@@ -60,13 +60,10 @@ def field_is_set(spec: LlamaModelSpec, path: str) -> bool:
     """Whether the spec itself, or the operator's defaults, say something about a field."""
     value: object = spec
     for part in path.split("."):
-        if isinstance(value, ApiModel):
-            by_alias = {field.alias or name: name for name, field in type(value).model_fields.items()}
-            value = getattr(value, by_alias[part], None) if part in by_alias else None
-        elif isinstance(value, Mapping):
-            value = value.get(part)
-        else:
+        if not isinstance(value, ApiModel):
             return False
+        by_alias = {field.alias or name: name for name, field in type(value).model_fields.items()}
+        value = getattr(value, by_alias[part], None) if part in by_alias else None
     return value is not None
 
 
