@@ -1,0 +1,1 @@
+"""GGUF files: headers, and what memory depends on in them."""
