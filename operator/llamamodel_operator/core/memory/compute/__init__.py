@@ -1,0 +1,5 @@
+"""llama.cpp's compute buffers: its graph, in short, and the allocator that lays it out."""
+
+from llamamodel_operator.core.memory.compute.buffers import ComputeBuffers, ComputeModel, compute_buffers
+
+__all__ = ["ComputeBuffers", "ComputeModel", "compute_buffers"]

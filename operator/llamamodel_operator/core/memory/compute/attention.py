@@ -1,0 +1,166 @@
+"""Attention: with and without flash attention, and multi-head latent attention."""
+
+from __future__ import annotations
+
+from llamamodel_operator.core.memory.compute.batch import F16, F32, Batch, Block, Later
+
+__all__ = ["attention", "latent_attention"]
+
+NOT_STORED = -1 << 40
+"""Instead of K and V where another layer's are read."""
+
+
+def attention(batch: Batch, block: Block, normed: int, *, rope: bool = True, gated: bool = False) -> Later:
+    """From the normalised input to the output projection's result, which is recorded later.
+
+    Source: build_qkv and build_attn in src/llama-graph.cpp.
+    """
+    tape, layer = batch.tape, block.layer
+    q_size = batch.f32(layer.heads * layer.key_length)
+    k_size = batch.f32(layer.kv_heads * layer.key_length)
+    v_size = batch.f32(layer.kv_heads * layer.value_length)
+    turned = rope or block.has("attn_q_norm")
+    positions = (batch.inputs["positions"],) if rope else ()
+    architecture = batch.geometry.architecture
+    rotated_k, rotated_v = batch.rotated if batch.geometry.memory else (False, False)
+
+    def project(size: int, *, turn: bool, rotate: bool) -> int:
+        """A view of Q, K or V; a new tensor where it is normed or turned."""
+        tensor = ~tape.op(size, normed)
+        if turn:
+            tensor = ~tape.free(size, tensor, *positions)
+        return ~tape.free(size, tensor) if rotate else tensor
+
+    gate = None
+    k = v = NOT_STORED
+    if block.has("attn_qkv"):
+        k = v = q = ~tape.op(batch.f32(block.width("attn_qkv")), normed)
+        if turned:
+            q = ~tape.free(q_size, q, *positions)
+            k = ~tape.free(k_size, k, *positions)
+        q = ~tape.free(q_size, q) if rotated_k else q
+        v = ~tape.free(v_size, v) if rotated_v else v
+        k = ~tape.free(k_size, k) if rotated_k else k
+    else:
+        if gated:
+            both = gate = ~tape.op(2 * q_size, normed)
+            q = ~tape.free(q_size, both, *positions)
+            q = ~tape.free(q_size, q) if rotated_k else q
+        else:
+            q = project(q_size, turn=turned, rotate=rotated_k)
+        if layer.cached or not batch.geometry.memory:
+            normed_v = architecture.startswith(("gemma3n", "gemma4"))
+            steps = ["v", "k"]
+            if batch.geometry.window_kind != "none" or not batch.geometry.memory:
+                steps.reverse()
+            for step in steps:
+                if step == "k":
+                    k = project(k_size, turn=turned, rotate=rotated_k)
+                elif block.has("attn_v"):
+                    v = project(v_size, turn=normed_v, rotate=rotated_v)
+            if not block.has("attn_v"):
+                v = k
+    out = _mixed(batch, block, q, k, v)
+
+    def rest() -> int:
+        source = ~out
+        if gate is not None:
+            sigmoid = tape.free(q_size, gate)
+            source = tape.free(q_size, source, sigmoid, in_place=True)
+        return tape.op(batch.f32(block.width("attn_output")), source)
+
+    return rest
+
+
+def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
+    """Store K and V, of which views are given, and mix V by the softmax of K and Q.
+
+    Source: build_attn and build_attn_mha in src/llama-graph.cpp; cpy_k and cpy_v in src/llama-kv-cache.cpp.
+    """
+    tape, layer, geometry = batch.tape, block.layer, batch.geometry
+    flash = batch.context.flash_attention
+    out_size = batch.f32(layer.heads * layer.value_length)
+    kq_size = batch.cells(layer) * batch.tokens * layer.heads * F32
+    mask = batch.mask(layer)
+    keys: tuple[int, ...] = (k,)
+    values: tuple[int, ...] = (v,)
+    if geometry.memory:
+        if k != NOT_STORED:
+            tape.use(k, batch.rows("k", layer), device=batch.cache)
+            tape.use(v, batch.rows("v", layer), device=batch.cache)
+        outside = _outside(batch, block)
+        keys, values = outside[:1], outside[1:]
+    elif flash:
+        keys = (tape.free(batch.f32(layer.kv_heads * layer.key_length) // 2, k),)
+        values = (tape.free(batch.f32(layer.kv_heads * layer.value_length) // 2, v),)
+    if flash:
+        out = tape.free(out_size, q, *keys, *values, mask)
+    else:
+        kq = tape.free(kq_size, *keys, q)
+        kq = tape.free(kq_size, kq, mask, in_place=True)
+        if not geometry.memory:
+            values = (tape.free(batch.f32(layer.kv_heads * layer.value_length), v),)
+        kqv = tape.free(out_size, *values, kq)
+        out = tape.free(out_size, ~kqv) if not values or not geometry.memory else tape.at(batch.cache, out_size, ~kqv)
+    if geometry.memory and batch.rotated[1]:
+        out = tape.free(out_size, ~out)
+    return out
+
+
+def _outside(batch: Batch, block: Block) -> tuple[int, ...]:
+    """K and V where their cache is not on the layer's device: they are copied there to be read."""
+    tape, layer, context = batch.tape, block.layer, batch.context
+    if batch.cache == tape.device or tape.device is None:
+        return ()
+    cells = batch.cells(layer) * context.streams
+    bytes_k, bytes_v = batch.cache_types
+    k = tape.outside(cells * layer.kv_heads * layer.key_length * bytes_k // 1000, batch.cache)
+    v = tape.outside(cells * layer.kv_heads * layer.value_length * bytes_v // 1000, batch.cache)
+    return (~k, ~v)
+
+
+def latent_attention(batch: Batch, block: Block, normed: int) -> Later:
+    """Multi-head latent attention, in its absorbed form: one key per token, of which the value is a part.
+
+    Source: llama_model_deepseek2::graph in src/models/deepseek2.cpp; build_attn of llm_graph_input_attn_k and
+    build_attn_mha in src/llama-graph.cpp.
+    """
+    tape, layer, geometry = batch.tape, block.layer, batch.geometry
+    heads = layer.heads
+    lora, rope = geometry.kv_lora_rank, layer.rope_length
+    geometry.key_length_mla - rope
+    if block.has("attn_q_a"):
+        low = tape.op(batch.f32(block.width("attn_q_a")), normed)
+        q = tape.op(batch.f32(heads * geometry.key_length_mla), low)
+    else:
+        q = tape.op(batch.f32(heads * geometry.key_length_mla), normed)
+    absorbed = tape.op(batch.f32(heads * lora), ~q)
+    positions = batch.inputs["positions"]
+    q_rope = tape.free(batch.f32(heads * rope), ~q, positions)
+    q_all = tape.free(batch.f32(heads * (lora + rope)), ~absorbed, q_rope)
+    compressed = tape.op(batch.f32(lora + rope), normed)
+    kv = tape.free(batch.f32(lora), ~compressed)
+    k_rope = tape.free(batch.f32(rope), ~compressed, positions)
+    k = tape.free(batch.f32(lora + rope), ~kv, k_rope)
+    tape.use(~kv)
+    tape.use(~k, batch.rows("k", layer), device=batch.cache)
+    mask, cells = batch.mask(layer), batch.cells(layer)
+    outside: tuple[int, ...] = ()
+    if batch.cache != tape.device and tape.device is not None:
+        bytes_k = batch.cache_types[0]
+        size = cells * batch.context.streams * layer.key_length * bytes_k // 1000
+        outside = (~tape.outside(size, batch.cache), ~tape.outside(size, batch.cache))
+    value = batch.f32(heads * geometry.value_length_mla)
+    if batch.context.flash_attention:
+        out = tape.free(batch.f32(heads * lora), ~q_all, *outside, mask)
+        out = tape.op(value, ~out)
+        out = tape.free(value, ~out)
+    else:
+        size = cells * batch.tokens * heads * F32
+        kq = tape.free(size, *outside[:1], ~q_all)
+        kq = tape.free(size, kq, mask, in_place=True)
+        v = tape.free(cells * batch.context.streams * lora * F16, *outside[1:])
+        out = tape.free(batch.f32(heads * lora), v, kq)
+        out = tape.op(value, out)
+        out = tape.free(value, ~out)
+    return lambda: tape.op(batch.f32(block.width("attn_output")), ~out)

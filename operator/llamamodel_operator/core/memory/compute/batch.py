@@ -1,0 +1,105 @@
+"""The batch that llama.cpp reserves its buffers for, and what all layers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from llamamodel_operator.core.gguf.geometry import Geometry, Layer
+from llamamodel_operator.core.memory.compute.tape import Tape
+from llamamodel_operator.core.memory.context import Context
+
+__all__ = ["F16", "F32", "I64", "Batch", "Block", "Later"]
+
+F16, F32, I64 = 2, 4, 8
+Later = Callable[[], int]
+"""Records the rest of something, and gives its result."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Block:
+    """One layer: its geometry, and the shapes of its tensors by their names after blk.N., without .weight."""
+
+    layer: Layer
+    shapes: Shapes
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return name in self.shapes
+
+    def width(self, name: str) -> int:
+        """Elements that multiplying with it results in; 0 without it."""
+        shape = self.shapes.get(name, ())
+        return shape[1] if len(shape) > 1 else 0
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """While a graph is recorded.
+
+    Attributes:
+        tape: where it is recorded.
+        geometry: of the model.
+        context: of the run.
+        tokens: of the batch; fewer for the last layer, which computes outputs only.
+        rotated: K and V are turned before they are cached, as their cache is quantised: (of K, of V).
+        inputs: what the host fills, by name.
+        index: of the current layer.
+        experts: the device of the current layer's experts; None where the layer is.
+        cache: the device of the current layer's cache.
+        groups: of experts, of which only some are chosen from; 0 where they are not grouped.
+        weights_scaled: the chosen experts' weights are scaled.
+        scaled: what a layer adds is scaled before.
+        cache_types: bytes of an element of K and of V, in thousandths.
+        layer_embeddings: how the embeddings of each layer's own are made, the first time that one is needed.
+        extras: results that later layers read, by name.
+    """
+
+    tape: Tape
+    geometry: Geometry
+    context: Context
+    tokens: int
+    rotated: tuple[bool, bool] = (False, False)
+    inputs: dict[str, int] = field(default_factory=dict)
+    index: int = 0
+    experts: int | None = None
+    cache: int = -1
+    groups: int = 0
+    scaled: bool = False
+    weights_scaled: bool = False
+    cache_types: tuple[int, int] = (2000, 2000)
+    layer_embeddings: Callable[[], int] | None = None
+    extras: dict[str, int] = field(default_factory=dict)
+
+    def per_layer(self) -> int:
+        """The embeddings of each layer's own."""
+        made = self.extras.get("per_layer")
+        if made is None:
+            if self.layer_embeddings is None:
+                raise LookupError("a layer takes an embedding of its own, but the model has none")
+            made = self.extras["per_layer"] = self.layer_embeddings()
+        return made
+
+    @property
+    def sequences(self) -> int:
+        """Of the batch."""
+        return self.context.slots
+
+    def f32(self, elements: int) -> int:
+        """Bytes of so many elements for each token."""
+        return elements * self.tokens * F32
+
+    def cells(self, layer: Layer) -> int:
+        """Rows of one stream of a layer's cache; tokens of the batch for models without a cache."""
+        if not self.geometry.memory:
+            return self.tokens
+        return self.context.window_size if layer.window else self.context.slot_size
+
+    def mask(self, layer: Layer) -> int:
+        """The input that says which cells a token attends to."""
+        return self.inputs["window_mask" if layer.window else "mask"]
+
+    def rows(self, kind: str, layer: Layer) -> int:
+        """The input that says which cells of the cache of K or V the batch goes to."""
+        return self.inputs[f"window_{kind}_rows" if layer.window else f"{kind}_rows"]

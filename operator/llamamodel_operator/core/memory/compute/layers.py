@@ -1,0 +1,394 @@
+"""One layer of each kind of architecture: from the residual stream to the residual stream."""
+
+from __future__ import annotations
+
+from llamamodel_operator.core.memory.compute.attention import attention, latent_attention
+from llamamodel_operator.core.memory.compute.batch import F16, F32, Batch, Block, Later
+from llamamodel_operator.core.memory.compute.feed_forward import experts, feed_forward
+from llamamodel_operator.core.memory.compute.recurrent import (
+    channel_mix,
+    delta_net,
+    kimi_delta_net,
+    mamba,
+    read_state,
+    rwkv6,
+    rwkv7,
+    short_convolution,
+)
+from llamamodel_operator.core.memory.placement import HOST
+
+__all__ = ["LATE_OUTPUTS", "build_layer", "outputs", "reads_state_first", "settled"]
+
+FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon"))
+"""Attention and feed-forward are side by side, and the attention's last product comes after the feed-forward."""
+WITHOUT_ROPE = frozenset(
+    (
+        "bert",
+        "bloom",
+        "gpt2",
+        "jais",
+        "jamba",
+        "jina-bert-v2",
+        "mpt",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "refact",
+        "starcoder",
+    )
+)
+FEED_FORWARD_NORMS = ("attn_output_norm", "ffn_norm", "ffn_norm_exps", "post_attention_norm")
+RESIDUAL_FIRST = frozenset(("lfm2", "lfm2moe"))
+"""The residual stream is the first argument where something is added to it, and so what is written over."""
+ROPE_IN_WINDOW = frozenset(("cohere2", "cohere2moe", "exaone4", "exaone-moe"))
+"""Layers that attend to everything have no rotary positions."""
+ROPE_STEPS = {"llama4": 4, "smollm3": 4}
+"""Each so-manieth layer has no rotary positions (n_no_rope_layer_step)."""
+NOT_NORMALISED = frozenset(("deepseek", "gpt-oss", "jamba", "llada-moe", "llama4", "olmoe", "qwen2moe"))
+"""The chosen experts' weights are used as they are (norm_w is false)."""
+
+
+LATE_OUTPUTS = frozenset(
+    (
+        *("cohere2moe", "exaone-moe", "gemma3n", "gemma4", "gpt-oss", "hy_v3", "hy-v3", "mimo2", "nemotron_h"),
+        *("nemotron_h_moe", "plamo2", "qwen35", "qwen35moe", "qwen3next", "step35"),
+    )
+)
+"""The last layer computes all tokens; only the head is left with outputs."""
+EAGER = frozenset(("qwen35", "qwen35moe", "qwen3next", "kimi-linear"))
+"""A recurrent layer's states are read after its norm; elsewhere before what the layer before has left to do."""
+
+
+def build_layer(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
+    """Record a layer; the last one computes outputs only after its attention.
+
+    What follows its last operation that is put into the graph at once (ggml_build_forward_expand) is recorded when the
+    result is asked for.
+
+    Source: the graphs in src/models/*.cpp.
+    """
+    architecture = batch.geometry.architecture
+    last = last and architecture not in LATE_OUTPUTS
+    if architecture in ("rwkv6", "rwkv7", "rwkv6qwen2", "arwkv7"):
+        return _rwkv(batch, block, before, last=last)
+    if block.has("laurel_l"):
+        return settled(_gemma3n(batch, block, before()))
+    if block.has("cross_attn_q"):
+        return settled(_t5(batch, block, before()))
+    if block.has("layer_output_norm"):
+        return settled(_encoder(batch, block, before(), last=last))
+    return _usual(batch, block, before, last=last)
+
+
+def reads_state_first(architecture: str, block: Block) -> bool:
+    """Whether a layer reads its state before the layer before it has finished."""
+    return block.layer.recurrent and not block.has("attn_q") and architecture not in EAGER
+
+
+def settled(tensor: int) -> Later:
+    """What there is nothing left to do about."""
+    return lambda: tensor
+
+
+def _later(batch: Batch, rest: Later) -> Later:
+    """Record the rest where this layer is, whenever that is."""
+    device, experts_device = batch.tape.device, batch.experts
+
+    def record() -> int:
+        before = batch.tape.device, batch.experts
+        batch.tape.device, batch.experts = device, experts_device
+        result = rest()
+        batch.tape.device, batch.experts = before
+        return result
+
+    return record
+
+
+def _norm(batch: Batch, source: int) -> int:
+    """RMS or layer norm, its weights and bias applied in place (build_norm in src/llama-graph.cpp)."""
+    return batch.tape.free(batch.f32(batch.geometry.embedding), source, in_place=True)
+
+
+def _mixer(batch: Batch, block: Block, residual: int, normed: int, state: int | None) -> Later:
+    """What lets tokens see each other."""
+    tape, layer, geometry = batch.tape, block.layer, batch.geometry
+    if block.has("ssm_f_a"):
+        return kimi_delta_net(batch, block, normed)
+    if block.has("ssm_beta") or block.has("ssm_ba"):
+        return delta_net(batch, block, normed)
+    if geometry.mla and block.has("attn_kv_a_mqa"):
+        return latent_attention(batch, block, normed)
+    if block.has("shortconv.in_proj"):
+        return short_convolution(batch, block, normed, state)
+    if block.has("ssm_in"):
+        if not block.has("attn_q"):
+            return mamba(batch, block, normed, state)
+        attended = attention(batch, block, normed)
+        state = read_state(batch)
+        scanned = mamba(batch, block, _norm(batch, residual), state)
+        return lambda: tape.free(batch.f32(geometry.embedding), attended(), scanned(), in_place=True)
+    gated = block.width("attn_q") == 2 * layer.heads * layer.key_length
+    return attention(batch, block, normed, rope=_turns(batch, block), gated=gated)
+
+
+def _turns(batch: Batch, block: Block) -> bool:
+    """Whether the layer has rotary positions (use_rope in src/models/*.cpp)."""
+    geometry, architecture = batch.geometry, batch.geometry.architecture
+    if architecture in WITHOUT_ROPE or geometry.alibi:
+        return False
+    if architecture in ROPE_IN_WINDOW:
+        return block.layer.window or geometry.window_kind == "none"
+    return architecture not in ROPE_STEPS or (batch.index + 1) % ROPE_STEPS[architecture] != 0
+
+
+def outputs(batch: Batch, *tensors: int) -> tuple[int, ...]:
+    """Only the rows of tokens whose logits are asked for (inp_out_ids)."""
+    batch.tokens = min(batch.tokens, batch.context.outputs)
+    size = batch.f32(batch.geometry.embedding)
+    return tuple(batch.tape.free(size, tensor, batch.inputs["outputs"]) for tensor in tensors)
+
+
+def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
+    """Norm, attention or another mixer, residual; norm, feed-forward or experts, residual."""
+    tape = batch.tape
+    state = None
+    if reads_state_first(batch.geometry.architecture, block):
+        state = read_state(batch)
+    residual = before()
+    normed = _norm(batch, residual) if block.has("attn_norm") else residual
+    if not _has_mixer(block):
+        if last:
+            normed, residual = outputs(batch, normed, residual)
+        return _later(batch, lambda: _added(batch, _feed(batch, block, normed)(), residual))
+    parallel = not any(block.has(name) for name in FEED_FORWARD_NORMS)
+    if parallel and _has_feed(block):
+        return settled(_parallel(batch, block, residual, normed, last=last))
+    mixed = _mixer(batch, block, residual, normed, state)
+    if block.has("ffn_norm_exps"):
+        routed = experts(batch, block, _norm(batch, residual), used=block.layer.experts_used, normalised=True)
+        middle = _added(batch, mixed(), residual)
+        fed = feed_forward(batch, block, _norm(batch, middle))
+        fed = _added(batch, fed, middle)
+        out = _added(batch, routed, fed)
+        return settled(outputs(batch, out)[0] if last else out)
+
+    def attended() -> int:
+        out, skipped = mixed(), residual
+        if last:
+            out, skipped = outputs(batch, out, skipped)
+        if not block.has("attn_norm") or (block.has("post_attention_norm") and block.has("ffn_norm")):
+            out = _norm(batch, out)
+        if batch.scaled:
+            out = tape.free(batch.f32(batch.geometry.embedding), out, in_place=True)
+        return _added(batch, out, skipped)
+
+    if not _has_feed(block):
+        return _later(batch, attended)
+
+    def rest() -> int:
+        middle = attended()
+        source = _norm(batch, middle) if block.has("attn_norm") else middle
+        return _finished(batch, block, _feed(batch, block, source), middle)()
+
+    if not block.has("ffn_down_exps"):
+        return _later(batch, rest)
+    middle = attended()
+    source = _norm(batch, middle) if block.has("attn_norm") else middle
+    return _later(batch, _finished(batch, block, _feed(batch, block, source), middle))
+
+
+def _finished(batch: Batch, block: Block, fed: Later, middle: int) -> Later:
+    """The feed-forward's result added, and the layer's own embedding where it has one."""
+    tape, geometry, index = batch.tape, batch.geometry, batch.index
+
+    def rest() -> int:
+        out = _added(batch, fed(), middle)
+        if block.has("inp_gate"):
+            size, width = batch.f32(geometry.embedding), batch.f32(geometry.per_layer_embedding)
+            gate = tape.op(width, out)
+            gate = tape.free(width, gate, ~batch.per_layer(), in_place=True)
+            out = tape.free(size, out, tape.op(size, gate), in_place=True)
+        if index < geometry.deepstack_layers:
+            out = tape.free(batch.f32(geometry.embedding), out, batch.extras["deepstack"], in_place=True)
+        return out
+
+    return rest
+
+
+def _added(batch: Batch, fed: int, middle: int) -> int:
+    if batch.geometry.architecture in RESIDUAL_FIRST:
+        fed, middle = middle, fed
+    return batch.tape.free(batch.f32(batch.geometry.embedding), fed, middle, in_place=True)
+
+
+def _has_mixer(block: Block) -> bool:
+    return any(block.has(name) for name in ("attn_q", "attn_qkv", "attn_q_a", "ssm_in", "shortconv.in_proj", "ssm_f_a"))
+
+
+def _has_feed(block: Block) -> bool:
+    return block.has("ffn_up") or block.has("ffn_up_exps") or block.has("ffn_gate_up_exps")
+
+
+def _feed(batch: Batch, block: Block, source: int) -> Later:
+    """Dense, or experts at once and the shared ones beside them later."""
+    tape = batch.tape
+    if not block.has("ffn_down_exps"):
+        return lambda: feed_forward(batch, block, source)
+    normalised = batch.geometry.architecture not in NOT_NORMALISED
+    routed = experts(batch, block, source, used=block.layer.experts_used, normalised=normalised, groups=batch.groups)
+
+    def rest() -> int:
+        fed, size = routed, batch.f32(batch.geometry.embedding)
+        for suffix in ("_shexp", ""):
+            if block.has("ffn_up" + suffix) and block.has("ffn_down" + suffix):
+                shared = feed_forward(batch, block, source, suffix=suffix)
+                if block.has("ffn_gate_inp_shexp"):
+                    gate = tape.op(batch.f32(1), source)
+                    shared = tape.free(size, shared, gate, in_place=True)
+                fed = tape.free(size, fed, shared, in_place=True)
+        return fed
+
+    return rest
+
+
+def _parallel(batch: Batch, block: Block, residual: int, normed: int, *, last: bool) -> int:
+    """Attention and feed-forward of the same input."""
+    mixed = _mixer(batch, block, residual, normed, None)
+    if batch.geometry.architecture in FEED_FORWARD_FIRST and not last:
+        fed = _feed(batch, block, normed)()
+        if batch.geometry.architecture == "falcon":
+            return _added(batch, _added(batch, fed, mixed()), residual)
+        fed = _added(batch, fed, residual)
+        return _added(batch, fed, mixed())
+    out = mixed()
+    if last:
+        out, residual, normed = outputs(batch, out, residual, normed)
+    fed = _feed(batch, block, normed)()
+    return _added(batch, _added(batch, out, fed), residual)
+
+
+def _encoder(batch: Batch, block: Block, residual: int, *, last: bool) -> int:
+    """Norms after attention and after the feed-forward.
+
+    Source: llama_model_bert::graph in src/models/bert.cpp.
+    """
+    rope = batch.geometry.architecture in ("nomic-bert", "nomic-bert-moe", "jina-bert-v3", "eurobert")
+    out = attention(batch, block, residual, rope=rope)()
+    if last:
+        out, residual = outputs(batch, out, residual)
+    middle = _norm(batch, _added(batch, out, residual))
+    return _norm(batch, _added(batch, _feed(batch, block, middle)(), middle))
+
+
+def _t5(batch: Batch, block: Block, residual: int) -> int:
+    """A decoder's layer with biased attention, which is never flash attention, and attention to the encoder's output.
+
+    Source: the decoder's graph in src/models/t5.cpp, build_pos_bias in src/llama-graph.cpp.
+    """
+    tape, layer, geometry = batch.tape, block.layer, batch.geometry
+    size, heads = batch.f32(geometry.embedding), layer.heads
+    q_size = batch.f32(heads * layer.key_length)
+    cells, encoded = batch.cells(layer), geometry.context_length
+    normed = _norm(batch, residual)
+    q, v, k = (tape.op(q_size, normed) for _ in range(3))
+    tape.use(~k, batch.inputs["k_rows"], device=batch.cache)
+    tape.use(~v, batch.inputs["v_rows"], device=batch.cache)
+    values = tape.free(cells * batch.context.streams * heads * layer.value_length * F16)
+    kq_size = cells * batch.tokens * heads * F32
+    # from the second layer on, the residual stream lies in the gap of one of these; it is counted on top
+    tape.apart[HOST if tape.device is None else tape.device] = kq_size
+    kq = tape.free(kq_size, ~q)
+    bias = tape.free(kq_size, ~tape.free(kq_size, batch.inputs["buckets"]))
+    kq = tape.free(kq_size, tape.free(kq_size, kq, bias, in_place=True), batch.mask(layer), in_place=True)
+    out = tape.free(q_size, ~tape.free(q_size, values, kq))
+    middle = _added(batch, tape.op(size, out), residual)
+    q = tape.op(q_size, _norm(batch, middle))
+    k = tape.op(heads * layer.key_length * encoded * F32, batch.inputs["encoded"])
+    v = tape.op(heads * layer.value_length * encoded * F32, batch.inputs["encoded"])
+    if batch.context.flash_attention:
+        k = tape.free(heads * layer.key_length * encoded * F16, ~k)
+        v = tape.free(heads * layer.value_length * encoded * F16, ~v)
+        out = tape.free(q_size, ~q, k, v, batch.inputs["cross_mask"])
+    else:
+        kq = tape.free(encoded * batch.tokens * heads * F32, ~k, ~q)
+        kq = tape.free(encoded * batch.tokens * heads * F32, kq, batch.inputs["cross_mask"], in_place=True)
+        v = tape.free(heads * layer.value_length * encoded * F32, ~v)
+        out = tape.free(q_size, ~tape.free(q_size, v, kq))
+    middle = _added(batch, tape.op(size, ~out), middle)
+    return _added(batch, feed_forward(batch, block, _norm(batch, middle)), middle)
+
+
+def _rwkv(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
+    """Source: the graphs in src/models/rwkv6.cpp and src/models/rwkv7.cpp."""
+    tape, geometry = batch.tape, batch.geometry
+    size = batch.f32(geometry.embedding)
+    state = read_state(batch)
+    memory = read_state(batch, memory=True)
+    residual = before()
+    normed = tape.free(size, ~residual)
+    time_mix = rwkv7 if geometry.architecture in ("rwkv7", "arwkv7") else rwkv6
+    out = time_mix(batch, block, normed, state, memory)
+    middle = tape.free(size, ~out, ~residual)
+    if not block.has("attn_norm_2"):
+        source = _norm(batch, middle)
+        if last:
+            source, middle = outputs(batch, source, middle)
+        return _later(batch, lambda: _added(batch, feed_forward(batch, block, source), middle))
+    second = tape.free(size, middle)
+    stored = tape.free(geometry.conv_state * batch.sequences * F32, ~normed, ~second)
+    tape.use(~stored, device=batch.cache)
+
+    def rest() -> int:
+        fed = channel_mix(batch, block, second, state)
+        out = tape.free(size, fed, ~middle, in_place=True)
+        return outputs(batch, out)[0] if last else out
+
+    return _later(batch, rest)
+
+
+def _gemma3n(batch: Batch, block: Block, residual: int) -> int:
+    """Several residual streams, of which one is computed and the others are predicted and corrected.
+
+    Source: the graph, altup_predict, altup_correct, laurel and gaussian_topk in src/models/gemma3n.cpp.
+    """
+    tape, geometry = batch.tape, batch.geometry
+    size = batch.f32(geometry.embedding)
+    streams = block.shapes["altup_correct_coef"][0]
+    all_size = size * streams
+    turned = tape.free(all_size, ~residual)
+    routed = tape.op(batch.f32(streams), tape.free(size, ~residual))
+    coefficients = tape.op(batch.f32(streams * streams), routed)
+    product = tape.free(all_size, turned, ~coefficients)
+    predicted = tape.free(all_size, ~product)
+    predicted = tape.free(all_size, predicted, residual, in_place=True)
+    normed = tape.free(size, ~predicted)
+    out = attention(batch, block, normed)()
+    out = tape.free(size, out, ~predicted, in_place=True)
+    low = tape.op(batch.f32(block.width("laurel_l")), normed)
+    laurel = tape.op(size, low)
+    laurel = tape.free(size, laurel, normed, in_place=True)
+    middle = tape.free(size, out, laurel, in_place=True)
+    source = _norm(batch, middle)
+    hidden_size = batch.f32(block.width("ffn_up"))
+    up = tape.op(hidden_size, source)
+    gate = tape.op(hidden_size, source)
+    if batch.index < 10:  # sparse in the first layers (n_layer_sparsity)
+        mean = tape.free(batch.f32(1), gate)
+        squares = tape.free(hidden_size, gate, mean)
+        total = tape.free(batch.f32(1), squares)
+        total = tape.free(batch.f32(1), mean, total, in_place=True)
+        gate = tape.free(hidden_size, gate, total, in_place=True)
+    hidden = tape.free(hidden_size, up, gate, in_place=True)
+    fed = tape.op(size, hidden)
+    gated = tape.free(size, fed, middle, in_place=True)
+    innovation = tape.free(size, gated, ~predicted)
+    repeated = tape.free(all_size, innovation)
+    routed = tape.op(batch.f32(streams), tape.free(size, gated))
+    coefficients = tape.free(batch.f32(streams), ~tape.op(batch.f32(streams), routed))
+    corrected = tape.free(all_size, repeated, coefficients, predicted, in_place=True)
+    first = tape.op(size, ~corrected)
+    width = geometry.per_layer_embedding
+    narrow = tape.op(batch.f32(width), first)
+    narrow = tape.free(batch.f32(width), narrow, ~batch.per_layer(), in_place=True)
+    first = tape.op(size, narrow)
+    others = tape.free(size * (streams - 1), ~corrected, first)
+    return tape.free(all_size, ~corrected, others)

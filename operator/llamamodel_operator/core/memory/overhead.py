@@ -1,0 +1,35 @@
+"""Memory on a GPU that llama.cpp does not see: the driver's own context, kernels and library workspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["OVERHEAD_BYTES", "UNKNOWN_VENDOR_BYTES", "overhead_of", "vendor_of"]
+
+_MIB = 1 << 20
+
+OVERHEAD_BYTES: Mapping[str, int] = {
+    "nvidia": 640 * _MIB,
+    "amd": 640 * _MIB,
+    "intel": 640 * _MIB,
+}
+"""Per GPU and process, by vendor: allowances, no measurements of ours.
+
+NVIDIA: a CUDA context takes 120 to 550 MiB, the more the more multiprocessors the card has (llama.cpp's pull request
+20595); 107 MiB were seen on an RTX 4060 Ti and 555 MiB on an RTX PRO 6000 (pull request 23604). The figure is for the
+largest, with some room for cuBLAS. We know of no figures for the others; they get the same.
+"""
+
+UNKNOWN_VENDOR_BYTES = 640 * _MIB
+
+
+def vendor_of(resource_name: str) -> str:
+    """The vendor of an extended resource such as nvidia.com/gpu or amd.com/gpu; the domain's first label."""
+    domain = resource_name.partition("/")[0].removesuffix(".com")
+    return domain.rpartition(".")[2]
+
+
+def overhead_of(vendor: str, *, configured: Mapping[str, int] | None = None) -> int:
+    """Bytes per GPU. `configured` is what the operator was told, by vendor."""
+    known = {**OVERHEAD_BYTES, **(configured or {})}
+    return known.get(vendor.lower(), UNKNOWN_VENDOR_BYTES)
