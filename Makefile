@@ -95,7 +95,8 @@ fuzz: ## Throw other input than always at parsers and checks, for FUZZ_SEC secon
 	@echo "seed $${SEED:=$$(date +%s)}"; status=0; \
 	HYPOTHESIS_PROFILE=fuzz timeout --signal KILL $(or $(FUZZ_SEC),600) \
 		$(RUN) pytest tests/unit -m hypothesis -x -q -p no:randomly --timeout 0 --hypothesis-seed=$$SEED || status=$$?; \
-	[ $$status = 0 ] || [ $$status = 137 ] || exit $$status; echo "nothing found"
+	[ $$status = 0 ] || [ $$status = 137 ] || exit $$status; \
+	PYTHONPATH=tests $(RUN) python hack/fuzz/headers.py --seconds $(or $(FUZZ_SEC),600) --seed $$SEED; echo "nothing found"
 
 .PHONY: bench-webhook
 bench-webhook: ## Measure admission reviews against a server that reviews nothing; exits non-zero where an aim is missed
@@ -104,6 +105,18 @@ bench-webhook: ## Measure admission reviews against a server that reviews nothin
 .PHONY: bench-reconcile
 bench-reconcile: ## Measure reconciles against plain writes; exits non-zero where an aim is missed
 	$(RUN) python hack/bench/reconcile.py $(BENCH_ARGS)
+
+.PHONY: bench-headers
+bench-headers: ## Measure the reader of GGUF headers beside a bare one, estimates, and the command; exits non-zero where an aim is missed
+	$(RUN) python hack/bench/headers.py $(BENCH_ARGS)
+
+.PHONY: bench-verbosity
+bench-verbosity: ## Measure what more verbose logs cost a server per request
+	$(RUN) python hack/bench/verbosity.py $(BENCH_ARGS)
+
+.PHONY: report-estimates
+report-estimates: ## Show how far estimates of memory are from llama.cpp's own figures, beside another estimator's
+	@$(RUN) python hack/memory
 
 .PHONY: bench-warmup
 bench-warmup: ## Measure what warm-up and the check of tensors cost when a server starts; takes 5 GB of disk

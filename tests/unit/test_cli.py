@@ -151,6 +151,8 @@ COMMANDS = (
     ("render",),
     ("validate",),
     ("upgrade-check",),
+    ("inspect",),
+    ("estimate",),
     ("flags",),
     ("flags", "list"),
     ("flags", "diff"),

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from llamamodel_operator import __version__
+from llamamodel_operator.cli.estimate_command import estimate
+from llamamodel_operator.cli.exit_codes import FINE, FOUND, UNREADABLE
+from llamamodel_operator.cli.inspect_command import inspect
 from llamamodel_operator.cli.options import (
     Build,
     Flags,
@@ -27,9 +30,8 @@ if TYPE_CHECKING:
     from llamamodel_operator.core.engine.catalogues import Catalogues
     from llamamodel_operator.core.plan import Configuration
 
-__all__ = ["COMPLETE_VARIABLE", "FINE", "FOUND", "UNREADABLE", "cli"]
+__all__ = ["COMPLETE_VARIABLE", "cli"]
 
-FINE, FOUND, UNREADABLE = 0, 1, 2
 COMPLETE_VARIABLE = "_LLAMAMODEL_COMPLETE"
 
 
@@ -39,6 +41,7 @@ COMPLETE_VARIABLE = "_LLAMAMODEL_COMPLETE"
     epilog=examples(
         "llamamodel validate -f manifests/",
         "llamamodel render -f qwen3.yaml --command",
+        "llamamodel estimate --gguf Qwen3-8B-Q4_K_M.gguf --gpu-memory 24Gi -- -c 32768 -np 4",
         "llamamodel flags --build b10434 flash",
         "llamamodel upgrade-check --to-build b11669 -f manifests/",
         "",
@@ -298,6 +301,10 @@ def completion(shell: str) -> int:
     instance = made(cli, {}, "llamamodel", COMPLETE_VARIABLE)
     click.echo((instance.source_template % instance.source_vars()).strip())
     return FINE
+
+
+cli.add_command(inspect)
+cli.add_command(estimate)
 
 
 # --- what they share

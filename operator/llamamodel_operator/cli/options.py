@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Build", "Flags", "Group", "colour_option", "examples", "output_option", "takes_files"]
+__all__ = ["Build", "Command", "Flags", "Group", "colour_option", "examples", "output_option", "takes_files"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class _Plain(click.Command):
+class Command(click.Command):
     """A command whose examples in the help text stay as they are written."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -24,8 +24,8 @@ class _Plain(click.Command):
                 formatter.write(line.rstrip() + "\n")
 
 
-class Group(_Plain, click.Group):
-    command_class = _Plain
+class Group(Command, click.Group):
+    command_class = Command
 
 
 class Flags(Group):

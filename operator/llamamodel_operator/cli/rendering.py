@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamamodel_operator.cli.terminal import json_text, yaml_text
+from llamamodel_operator.cli.terminal import json_text
+from llamamodel_operator.cli.yaml_text import yaml_text
 from llamamodel_operator.core.engine.masking import MASK, is_secret_variable, mask_command
 from llamamodel_operator.core.plan import Plan
 

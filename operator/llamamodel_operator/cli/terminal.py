@@ -1,16 +1,14 @@
-"""What every command writes: lines that a terminal obeys nothing in, JSON, YAML, colours where they are wanted."""
+"""What every command writes: lines that a terminal obeys nothing in, JSON, colours where they are wanted."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import click
-import yaml
 
-__all__ = ["clean", "json_text", "note", "paint", "table", "yaml_text"]
+__all__ = ["clean", "json_text", "note", "paint", "table"]
 
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What JSON may hold as it is, and a terminal may obey or be confused by."""
@@ -44,24 +42,6 @@ def json_text(value: object, *, indent: int | None = 2) -> str:
     """JSON with characters as they are, but for those that a terminal may obey."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def yaml_text(value: object) -> str:
-    """YAML for people: in the order given, texts of several lines as such."""
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
-    return text
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
