@@ -8,6 +8,7 @@ from typing import Any
 import kopf
 
 from llamamodel_operator.api.labels import MODEL_LABEL
+from llamamodel_operator.core.objects.job import INSPECTION_LABEL
 from llamamodel_operator.shell.client import ClusterClient, Resource
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.resync import label_selector, models_of
@@ -40,7 +41,8 @@ def make_registry(
                 store.remove(resource, raw)
             elif not store.put(resource, raw):
                 return  # the answer to our own write told the same before
-            label = (raw["metadata"].get("labels") or {}).get(MODEL_LABEL)
+            labels = raw["metadata"].get("labels") or {}
+            label = labels.get(MODEL_LABEL) or labels.get(INSPECTION_LABEL)
             for key in models_of(store, resource, Key.of(raw), label):
                 enqueue(key)
 

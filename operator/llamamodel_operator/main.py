@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -26,12 +27,15 @@ from llamamodel_operator.api.findings import Finding
 from llamamodel_operator.core.review import nobody_looks, review_manifest
 from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.handlers import make_registry, make_settings
-from llamamodel_operator.shell.client import ApiError, ClusterClient, ClusterConfigError
+from llamamodel_operator.shell.client import MODELS, ApiError, ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.health import Check, measure_loop_lag, serve
+from llamamodel_operator.shell.inspecting import Inspector
 from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
 from llamamodel_operator.shell.logs import configure_logging
+from llamamodel_operator.shell.memory_reader import read_measured
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.nodes import NodeWatch
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
@@ -54,6 +58,7 @@ _EXPECTED = (RefusedError, LeaseLostError, ApiError, SandboxUnavailableError, ai
 _KOPFS_WATCHER = "watcher for "
 """How the names of kopf's tasks begin, one per kind and namespace."""
 _STALLED_SEC = 300.0
+_NODES_SEC = 5.0
 _TEXTS_SEC = 30.0
 """Between looks at ConfigMaps that are referred to and not watched."""
 
@@ -168,8 +173,26 @@ class Operator:
         self._queue: KeyedQueue[Key] = KeyedQueue(
             work=self._pass, on_error=self._failed, workers=settings.workers, pass_timeout=_PASS_TIMEOUT_SEC
         )
-        self._gatherer = Gatherer(client=client, store=self._store, examine=sandbox.examine_async)
-        self._prober = Prober(again=self._queue.add)
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        spans_the_cluster = not settings.watch_namespaces
+        self._nodes = NodeWatch(client=client if spans_the_cluster else None, on_change=self._nodes_changed)
+        inspects = settings.inspection and bool(settings.operator_image)
+        self._gatherer = Gatherer(
+            client=client,
+            store=self._store,
+            examine=sandbox.examine_async,
+            nodes=self._nodes.nodes,
+            operator_image=settings.operator_image if inspects else "",
+        )
+        inspector = Inspector(
+            client=client,
+            store=self._store,
+            image=settings.operator_image,
+            timeout_sec=settings.inspection_timeout_sec,
+            now=_now,
+            later=self._later,
+        )
+        self._prober = Prober(again=self._queue.add, read_measured=functools.partial(read_measured, client))
         self._reconciler = Reconciler(
             client=client,
             store=self._store,
@@ -177,8 +200,9 @@ class Operator:
             configuration=settings.configuration,
             gatherer=self._gatherer,
             prober=self._prober,
-            now=lambda: datetime.now(UTC),
+            now=_now,
             again=self._queue.add,
+            inspector=inspector if inspects else None,
         )
         self._resync = Resync(
             client=client,
@@ -241,7 +265,12 @@ class Operator:
         self._working = True
         try:
             await _first(
-                self._queue.run(), self._resync.run(), self._watch(), self._watch_the_watches(), self._look_at_texts()
+                self._work_through(),
+                self._resync.run(),
+                self._watch(),
+                self._watch_the_watches(),
+                self._look_at_texts(),
+                self._nodes.run(),
             )
         finally:
             await self._prober.close()
@@ -262,6 +291,16 @@ class Operator:
         except Exception as error:
             raise WatchFailedError(f"a watch failed for good: {str(error) or type(error).__name__}") from error
 
+    async def _work_through(self) -> None:
+        """The queue, once the nodes are known: else the first passes would say of all models that they are not."""
+        await self._nodes.ready(within=_NODES_SEC)
+        await self._queue.run()
+
+    def _nodes_changed(self) -> None:
+        for key in self._store.keys(MODELS):
+            if "gpu" in ((self._store.get(MODELS, key) or {}).get("spec") or {}):
+                self._queue.add(key)
+
     async def _look_at_texts(self) -> None:
         """The watch of ConfigMaps tells of those with our label alone; others are looked at now and then."""
         while True:
@@ -281,6 +320,17 @@ class Operator:
             if alive >= wanted and not all_were_there:
                 all_were_there = True
                 self._take_signals()  # back from kopf, which took them when it started
+
+    def _later(self, key: Key, seconds: float) -> None:
+        """A pass after a time, in the place of one that was asked for before."""
+        if before := self._timers.pop(key, None):
+            before.cancel()
+
+        def due() -> None:
+            self._timers.pop(key, None)
+            self._queue.add(key)
+
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, due)
 
     async def _pass(self, key: Key) -> None:
         with self._metrics.reconcile_seconds.time():
@@ -331,6 +381,10 @@ class Operator:
         if (seconds := self._queue.idle_despite_work) > _STALLED_SEC:
             return f"LlamaModels wait, and no pass has ended for {seconds:.0f} s"
         return None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _end_for_certain() -> None:

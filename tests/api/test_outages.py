@@ -17,7 +17,9 @@ from .harness.process import OperatorProcess, Restarter
 from .harness.proxy import Proxy, running_proxy
 from .harness.waiting import eventually
 
-WATCHED = {"configmaps", "deployments", "llamamodels", "persistentvolumeclaims", "pods", "services"}
+WATCHED = {
+    *("configmaps", "deployments", "jobs", "llamamodels", "nodes", "persistentvolumeclaims", "pods", "services"),
+}
 
 
 @pytest.fixture

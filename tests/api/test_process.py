@@ -107,7 +107,7 @@ def test_metrics_tell_what_it_does(operators: Operators, bench: Bench) -> None:
     assert operator.metric("reconcile_seconds_count") >= 2
     assert operator.metric("queue_depth") == 0
     assert operator.metric("lease_acquired_total") == 1
-    assert operator.metric("watch_events_total", resource="llamamodels") >= 2
+    eventually(lambda: operator.metric("watch_events_total", resource="llamamodels"), until=lambda number: number >= 2)
     assert "process_resident_memory_bytes" in operator.http("/metrics")[1]
     assert operator.http("/healthz") == (200, "watches: ok\nworkers: ok\n")
     assert operator.http("/readyz")[0] == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llamamodel_operator.api.conditions import ConditionType
+
 from .harness.audit import AuditLog, Mark, summary
 from .harness.bench import Bench
 from .harness.models import Manifest, a_model
@@ -270,7 +272,7 @@ def test_every_condition_says_which_spec_it_speaks_of_and_keeps_its_time_while_i
     second = bench.wait_until_settled("gemma")
 
     for status in (first["status"], second["status"]):
-        assert [found["type"] for found in status["conditions"]] == ["Accepted", "Available", "Progressing", "Ready"]
+        assert [found["type"] for found in status["conditions"]] == list(ConditionType)
         assert {found["observedGeneration"] for found in status["conditions"]} == {status["observedGeneration"]}
     assert second["status"]["observedGeneration"] == first["status"]["observedGeneration"] + 1
     times = [[found["lastTransitionTime"] for found in model["status"]["conditions"]] for model in (first, second)]

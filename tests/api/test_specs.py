@@ -184,7 +184,11 @@ BAD = (
     Bad("many pods", a_model().with_(replicas="many"), ("spec.replicas", "integer")),
     Bad("two pods as text", a_model().with_(replicas="2"), ("spec.replicas", "integer"), only_by_server=LENIENT),
     Bad("a boolean as text", a_model().with_(suspend="true"), ("spec.suspend", "boolean"), only_by_server=LENIENT),
-    Bad("a context size in thousands", _engine(contextSize="8k"), ("spec.engine.contextSize", "integer")),
+    Bad(
+        "a context size in thousands",
+        _engine(contextSize="8k"),
+        ("spec.engine.contextSize", "auto, or a number of tokens", "8k"),
+    ),
     Bad("a negative context size", _engine(contextSize=-1), ("spec.engine.contextSize", "0")),
     Bad("no slots", _engine(parallelSlots=0), ("spec.engine.parallelSlots", "1")),
     Bad("no threads", _engine(threads=0), ("spec.engine.threads", "1")),

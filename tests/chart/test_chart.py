@@ -32,6 +32,10 @@ OLDEST = "1.29.0"
 WAY_TO_SET = {
     "watch_namespaces": "watchNamespaces",
     "workers": "workers",
+    "inspection": "inspection.enabled",
+    "inspection_timeout_sec": "inspection.timeoutSec",
+    "operator_image": "image.repository",
+    "node_affinity": "nodeAffinity",
     "resync_interval_sec": "resyncIntervalSec",
     "log_format": "logFormat",
     "log_level": "logLevel",
@@ -65,9 +69,13 @@ WORK: set[Rule] = {
     ("", "services", "create delete get list patch watch"),
     ("", "configmaps", "create delete get list patch watch"),
     ("", "pods", "list watch"),
+    ("batch", "jobs", "create delete get list watch"),
+    ("", "pods/log", "get"),
     ("", "persistentvolumeclaims", "list watch"),
     ("events.k8s.io", "events", "create"),
 }
+ON_NODES: set[Rule] = {("", "nodes", "list watch")}
+"""Of the whole cluster alone: nodes belong to no namespace."""
 LEADER_ELECTION: set[Rule] = {
     ("coordination.k8s.io", "leases", "create"),
     ("coordination.k8s.io", "leases=llamamodel-operator", "get update"),
@@ -275,7 +283,7 @@ def test_the_custom_resource_definition_can_be_left_to_others() -> None:
 
 def test_the_operator_has_exactly_the_rights_that_it_uses() -> None:
     chart = render()
-    assert rules(chart.one("ClusterRole", NAME)) == WORK
+    assert rules(chart.one("ClusterRole", NAME)) == WORK | ON_NODES
     assert rules(chart.one("Role", f"{NAME}-leader-election")) == LEADER_ELECTION
     assert rules(chart.one("Role", WEBHOOK)) == SECRET
     assert rules(chart.one("ClusterRole", WEBHOOK)) == PUBLISH
@@ -394,7 +402,7 @@ def settings_of(chart: Manifests, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_the_charts_defaults_are_the_operators_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_chart = {"lease_name", "lease_namespace", "identity", "webhook"}
+    by_chart = {"lease_name", "lease_namespace", "identity", "operator_image", "webhook"}
     found = settings_of(render(), monkeypatch)
     for name, field in Settings.model_fields.items():
         if name not in by_chart:
@@ -410,6 +418,9 @@ def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
       logLevel: debug
       logFormat: text
       httpPort: 9090
+      inspection: {enabled: false, timeoutSec: 60}
+      nodeAffinity: false
+      image: {repository: registry.example/operator, tag: "1", digest: ""}
       engineImages:
         cpu: registry.example/llama:cpu
         gpu: registry.example/llama:gpu
@@ -421,6 +432,8 @@ def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.workers, found.resync_interval_sec, found.http_port, found.http_host) == (256, 86_400, 9090, "::")
     assert (found.log_level, found.log_format) == ("debug", "text")
     assert (found.image_cpu, found.image_gpu) == ("registry.example/llama:cpu", "registry.example/llama:gpu")
+    assert (found.inspection, found.inspection_timeout_sec, found.node_affinity) == (False, 60, False)
+    assert found.operator_image == "registry.example/operator:1"
     assert found.image_by_resource["nvidia.com/gpu"] == "registry.example/llama:cuda"
     assert found.image_by_resource["example.com/npu"] == "registry.example/llama:npu"
     assert found.image_by_resource["amd.com/gpu"] == "ghcr.io/ggml-org/llama.cpp:server-rocm"
@@ -429,7 +442,7 @@ def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("nothing", ["null", '""'])
 def test_an_engine_image_that_is_not_set_is_the_operators_own(nothing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chart = render(f'{{"engineImages": {{"cpu": {nothing}, "gpu": {nothing}, "byResource": null}}}}')
-    assert not [name for name in chart.env if "IMAGE" in name]
+    assert [name for name in chart.env if "IMAGE" in name] == [f"{PREFIX}OPERATOR_IMAGE"]
     assert settings_of(chart, monkeypatch).images == Settings().images
 
 

@@ -49,8 +49,8 @@ def test_a_missing_claim(kube: Kube) -> None:
 
 
 def test_a_missing_file(kube: Kube) -> None:
-    ready = ready_condition(kube, llama_model("typo", path="gemma-3-270M.gguf"), reason="CrashLoop")
-    assert "llama-server ended with exit code 1" in ready["message"]
+    ready = ready_condition(kube, llama_model("typo", path="gemma-3-270M.gguf"), reason="ModelFileNotFound")
+    assert "spec.model.pvc: /models/models/gemma-3-270M.gguf: there is no such file" in ready["message"]
     assert ready["message"].count("\n") == 0
 
 

@@ -36,9 +36,16 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A llama-server that is ready."""
+    """A llama-server that is ready.
+
+    Attributes:
+        log: file with what it has written so far.
+        arguments: its command line, without the program.
+    """
 
     url: str
+    log: Path
+    arguments: tuple[str, ...]
 
     def post(self, path: str, **body: Any) -> Answer:
         request = urllib.request.Request(  # noqa: S310 (loopback)
@@ -99,7 +106,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Start:
             )
         try:
             _wait(process, port=port, log=log)
-            yield Server(url=f"http://127.0.0.1:{port}")
+            yield Server(url=f"http://127.0.0.1:{port}", log=log, arguments=tuple(argv[1:]))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

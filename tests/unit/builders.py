@@ -46,6 +46,7 @@ class ModelBuilder:
         default_factory=lambda: {"model": {"pvc": {"claimName": "models", "path": "gemma/gemma-3-270m.gguf"}}}
     )
     status: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, name: str) -> Self:
         return replace(self, name=name)
@@ -93,6 +94,9 @@ class ModelBuilder:
     def with_status(self, status: LlamaModelStatus | Mapping[str, Any]) -> Self:
         return replace(self, status=status.to_wire() if isinstance(status, LlamaModelStatus) else status)
 
+    def annotated(self, **annotations: str) -> Self:
+        return replace(self, annotations=annotations)
+
     def raw(self) -> dict[str, Any]:
         metadata: dict[str, Any] = {
             "name": self.name,
@@ -101,6 +105,8 @@ class ModelBuilder:
             "generation": self.generation,
             "resourceVersion": str(self.resource_version),
         }
+        if self.annotations:
+            metadata["annotations"] = dict(self.annotations)
         if self.deleting:
             metadata["deletionTimestamp"] = at("11:59:00")
         raw = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": dict(self.spec)}
@@ -109,8 +115,8 @@ class ModelBuilder:
     def build(self) -> LlamaModel:
         return LlamaModel.parse(self.raw())
 
-    def plan(self) -> Plan:
-        return make_plan(self.build(), configuration=CONFIGURATION, facts=Facts())
+    def plan(self, facts: Facts | None = None) -> Plan:
+        return make_plan(self.build(), configuration=CONFIGURATION, facts=facts or Facts())
 
     def deployment(self) -> dict[str, Any]:
         """The Deployment that is planned for it."""

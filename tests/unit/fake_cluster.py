@@ -31,6 +31,7 @@ class FakeCluster(ClusterClient):
         self.before_write: Callable[[Write], None] = lambda _: None
         self.before_read: Callable[[str], None] = lambda _: None
         self.fence = None
+        self.logs: dict[str, bytes] = {}
 
     # What a test does
 
@@ -96,6 +97,12 @@ class FakeCluster(ClusterClient):
             raw.pop("kind", None)
         for start in range(0, max(len(found), 1), chunk_size):
             yield found[start : start + chunk_size]
+
+    async def read_log(self, *, namespace: str, name: str, container: str, limit_bytes: int) -> bytes:
+        self.before_read("Log")
+        if name not in self.logs:
+            raise ApiError(status=404, reason="NotFound", message=f'pods "{name}" not found')
+        return self.logs[name][:limit_bytes]
 
     async def apply(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str | None = None

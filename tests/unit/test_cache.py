@@ -236,12 +236,14 @@ def test_a_service_keeps_its_spec() -> None:
 
 def test_a_claim_keeps_its_phase_and_that_it_is_being_deleted() -> None:
     store = Store()
-    store.put(PERSISTENT_VOLUME_CLAIMS, {**a_claim().terminating().raw(), "spec": {"accessModes": ["ReadWriteMany"]}})
+    store.put(
+        PERSISTENT_VOLUME_CLAIMS, {**a_claim().terminating().raw(), "spec": {"accessModes": ["ReadWriteMany"], "x": 1}}
+    )
     stored = store.get(PERSISTENT_VOLUME_CLAIMS, Key("demo", "models"))
     assert stored is not None
     assert stored["status"] == {"phase": "Bound"}
     assert "deletionTimestamp" in stored["metadata"]
-    assert "spec" not in stored
+    assert stored["spec"] == {"accessModes": ["ReadWriteMany"]}
 
 
 def test_a_claim_without_a_status_has_no_phase_yet() -> None:

@@ -255,3 +255,23 @@ async def test_a_context_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterConfigError, match="nowhere"):
         async with ClusterClient.connect(kubeconfig=str(file), context="nowhere"):
             raise AssertionError("unreachable")
+
+
+@real_time
+async def test_a_log_is_read_from_its_start_up_to_a_limit(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda _: (200, b"first\n" + b"x" * 1_000_000)
+    async with server.client(tmp_path) as client:
+        text = await client.read_log(namespace="demo", name="a-1", container="inspect", limit_bytes=1000)
+    assert text == b"first\n" + b"x" * 994
+    ((method, path, query, _, _),) = server.asked
+    assert (method, path) == ("GET", "/api/v1/namespaces/demo/pods/a-1/log")
+    assert query == {"container": "inspect", "limitBytes": "1000"}
+
+
+@real_time
+async def test_a_log_that_is_not_there_is_an_error(server: Server, tmp_path: Path) -> None:
+    server.answer = refusal(404, "NotFound", 'pods "a-1" not found')
+    async with server.client(tmp_path) as client:
+        with pytest.raises(ApiError, match="not found") as caught:
+            await client.read_log(namespace="demo", name="a-1", container="inspect", limit_bytes=1000)
+    assert caught.value.status == 404

@@ -127,7 +127,7 @@ def test_lists_and_texts_under_a_rule_are_bounded_so_that_its_cost_is() -> None:
         if "x-kubernetes-validations" not in schema or not path.startswith(".spec"):
             continue
         if schema.get("type") == "string" or schema.get("x-kubernetes-int-or-string"):
-            assert "maxLength" in schema or path.endswith(("gpuLayers", "cpuMoeLayers")), path
+            assert "maxLength" in schema or path.endswith(("contextSize", "gpuLayers", "cpuMoeLayers")), path
         if schema.get("type") == "array":
             assert "maxItems" in schema, path
 
@@ -145,4 +145,11 @@ def test_conditions_have_the_form_that_kubectl_wait_reads() -> None:
         "type", "status", "reason", "message", "lastTransitionTime", "observedGeneration",
     }  # fmt: skip
     assert ALL[".status.conditions[].status"]["enum"] == ["True", "False", "Unknown"]
-    assert [kind.value for kind in ConditionType] == ["Accepted", "Available", "Progressing", "Ready"]
+    assert [kind.value for kind in ConditionType] == [
+        "Accepted",
+        "Inspected",
+        "MemoryFits",
+        "Available",
+        "Progressing",
+        "Ready",
+    ]

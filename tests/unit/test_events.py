@@ -56,6 +56,8 @@ def test_a_transition_that_people_want_to_know_of_is_told(before: str, after: st
 @pytest.mark.parametrize(
     ("before", "after"),
     [
+        ("", Reason.INSPECTING),
+        (Reason.INSPECTING, Reason.STARTING),
         ("", Reason.STARTING),
         (Reason.STARTING, Reason.LOADING),
         (Reason.READY, Reason.ROLLING_OUT),

@@ -43,7 +43,7 @@ def refusal_of(model: ModelBuilder) -> str:
         ({"gpu": {"count": 0}}, "spec.gpu.count: Input should be greater than or equal to 1 (found 0)"),
         (
             {"engine": {"contextSize": -1}},
-            "spec.engine.contextSize: Input should be greater than or equal to 0 (found -1)",
+            "spec.engine.contextSize: must be auto, or a number of tokens from 0 to 1073741824; found -1",
         ),
         (
             {"engine": {"cacheTypeV": "q8_0", "flashAttention": "disabled"}},

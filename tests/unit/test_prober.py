@@ -15,8 +15,11 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamamodel_operator.core.engine.buffer_log import Measured
+from llamamodel_operator.core.memory.estimate import DeviceMemory
 from llamamodel_operator.core.observed import Pod, ServerReport
 from llamamodel_operator.shell import prober as module
+from llamamodel_operator.shell.client import ApiError
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.store import Key
 
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.real_time
 
 GEMMA = Key("demo", "gemma")
 BUILD = ServerReport(build=11669)
+MEASURED = Measured(gpus=(), host=DeviceMemory(weights=235, kv_cache=27, compute=22))
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -110,10 +114,22 @@ class World:
         self.server = server
         self.timers = Timers()
         self.again: list[Key] = []
-        self.prober = Prober(again=self.again.append, call_later=self.timers, port=server.port)
+        self.logs_read: list[str] = []
+        self.log_says: Measured | Exception | None = None
+        self.prober = Prober(
+            again=self.again.append, read_measured=self._read_measured, call_later=self.timers, port=server.port
+        )
 
-    def asks(self, *pods: Pod, scales: tuple[float, ...] | None = None) -> dict[str, ServerReport]:
-        return dict(self.prober.reports(GEMMA, pods or [a_pod()], scales=scales))
+    async def _read_measured(self, namespace: str, pod: str) -> Measured | None:
+        self.logs_read.append(f"{namespace}/{pod}")
+        if isinstance(self.log_says, Exception):
+            raise self.log_says
+        return self.log_says
+
+    def asks(
+        self, *pods: Pod, scales: tuple[float, ...] | None = None, measure: bool = False
+    ) -> dict[str, ServerReport]:
+        return dict(self.prober.reports(GEMMA, pods or [a_pod()], scales=scales, measure=measure))
 
     async def settled(self) -> None:
         """Every ask has ended, or waits for a timer."""
@@ -125,10 +141,12 @@ class World:
             )
         )
 
-    async def knows(self, *pods: Pod, scales: tuple[float, ...] | None = None) -> dict[str, ServerReport]:
-        self.asks(*pods, scales=scales)
+    async def knows(
+        self, *pods: Pod, scales: tuple[float, ...] | None = None, measure: bool = False
+    ) -> dict[str, ServerReport]:
+        self.asks(*pods, scales=scales, measure=measure)
         await self.settled()
-        return self.asks(*pods, scales=scales)
+        return self.asks(*pods, scales=scales, measure=measure)
 
     async def time_passes(self) -> None:
         self.timers.fire()
@@ -268,6 +286,75 @@ async def test_a_build_without_such_a_path_is_asked_for_its_scales_all_the_same(
     async with a_world(scales=(0.5,)) as world:
         world.server.instead["GET /props"] = says({"error": {"message": "not found"}}, status=status)
         assert await world.knows(scales=(0.5,)) == {"gemma-0": ServerReport(scales=(0.5,))}
+
+
+# --- memory
+
+
+async def test_a_log_is_read_once_in_a_run_and_only_where_it_can_tell() -> None:
+    async with a_world(scales=(1,)) as world:
+        world.log_says = MEASURED
+        assert await world.knows(scales=(1.0,)) == {"gemma-0": ServerReport(build=11669, scales=(1.0,))}
+        assert world.logs_read == []
+        later = a_pod(run="2")
+        assert await world.knows(later, scales=(1.0,), measure=True) == {
+            "gemma-0": ServerReport(build=11669, scales=(1.0,), measured=MEASURED)
+        }
+        await world.time_passes()
+        await world.knows(later, scales=(0.5,), measure=True)
+        assert world.logs_read == ["demo/gemma-0"]
+
+
+async def test_another_run_is_measured_anew() -> None:
+    async with a_world() as world:
+        world.log_says = MEASURED
+        await world.knows(measure=True)
+        world.log_says = None
+        assert await world.knows(a_pod(run="2"), measure=True) == {"gemma-0": BUILD}
+        assert world.logs_read == ["demo/gemma-0", "demo/gemma-0"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_a_log_that_may_not_be_read_is_let_be(status: int) -> None:
+    async with a_world() as world:
+        world.log_says = ApiError(status=status, reason="", message="pods/log: no")
+        assert await world.knows(measure=True) == {"gemma-0": BUILD}
+        assert await world.knows(measure=True) == {"gemma-0": BUILD}
+        assert world.logs_read == ["demo/gemma-0"]
+        assert asking() == []
+
+
+async def test_a_log_that_cannot_be_read_now_is_read_later() -> None:
+    async with a_world() as world:
+        world.log_says = ApiError(status=503, reason="", message="busy")
+        assert await world.knows(measure=True) == {"gemma-0": BUILD}
+        assert world.timers.delays == [5]
+        world.log_says = MEASURED
+        await world.time_passes()
+        assert world.asks(measure=True) == {"gemma-0": ServerReport(build=11669, measured=MEASURED)}
+
+
+async def test_a_log_that_can_never_be_read_is_let_be_in_the_end_and_nothing_waits_for_it() -> None:
+    async with a_world(scales=(1,)) as world:
+        world.log_says = ApiError(status=500, reason="InternalError", message="the kubelet does not answer")
+        known = {"gemma-0": ServerReport(build=11669, scales=(0.5,))}
+        assert await world.knows(scales=(0.5,), measure=True) == known
+        for _ in range(6):
+            await world.time_passes()
+        assert len(world.logs_read) == module._LOG_TRIES
+        assert world.timers.delays == [5, 10, 20, 40, 60, 60, 60]
+
+
+async def test_a_server_that_cannot_be_reached_is_measured_all_the_same() -> None:
+    async with a_world() as world:
+        world.log_says = MEASURED
+        world.server.instead["GET /props"] = says(status=401)
+        assert await world.knows(measure=True) == {"gemma-0": ServerReport(measured=MEASURED)}
+        assert world.again == [GEMMA]
+        world.server.instead.clear()
+        await world.time_passes()
+        assert world.asks(measure=True) == {"gemma-0": ServerReport(build=11669, measured=MEASURED)}
+        assert world.logs_read == ["demo/gemma-0"]
 
 
 # --- scales

@@ -15,6 +15,7 @@ from llamamodel_operator.main import Operator
 from llamamodel_operator.shell.client import DEPLOYMENTS, LEASES, MODELS, ApiError
 from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.nodes import NodeWatch
 from llamamodel_operator.shell.sandbox import TemplateSandbox
 from llamamodel_operator.shell.settings import Settings
 from llamamodel_operator.shell.store import Key
@@ -37,6 +38,7 @@ class Process(Operator):
             metrics=self.metrics,
             sandbox=TemplateSandbox(),
         )
+        self._nodes = NodeWatch(client=None, on_change=lambda: None)
         self._lease._clock = lambda: asyncio.get_running_loop().time()
 
     async def _watch(self) -> None:

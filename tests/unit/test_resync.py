@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from llamamodel_operator.api.labels import WATCH_LABEL
+from llamamodel_operator.api.labels import MANAGED_BY_LABEL, MANAGER, WATCH_LABEL
 from llamamodel_operator.shell.client import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    JOBS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
@@ -61,6 +62,8 @@ async def test_at_the_start_everything_is_read_and_every_model_gets_a_pass(world
     world.cluster.has(DEPLOYMENTS, a_deployment().raw())
     world.cluster.has(SERVICES, a_model().service())
     world.cluster.has(PODS, a_pod().raw())
+    job = {"metadata": {"name": "gemma-inspect-1", "namespace": "demo", "labels": {MANAGED_BY_LABEL: MANAGER}}}
+    world.cluster.has(JOBS, job)
     world.cluster.has(CONFIG_MAPS, {"metadata": {"name": "t", "namespace": "demo", "labels": {WATCH_LABEL: ""}}})
     world.cluster.has(PERSISTENT_VOLUME_CLAIMS, a_claim().raw())
     await world.resync.fill()

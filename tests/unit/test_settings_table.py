@@ -21,6 +21,10 @@ from support.generated_specs import full_spec, generate_specs
 BUILDS = shipped_catalogues().builds
 
 NOT_FOR_THE_COMMAND_LINE = {
+    **{
+        f"{of}pvc.sha256": "the inspection"
+        for of in ("model.", "projector.", "loraAdapters[].", "speculative.draftModel.")
+    },
     "replicas": "how many pods",
     "requestDefaults.stop": "llama-server has no flag for it; it holds for requests through the gateway",
     "suspend": "whether there are pods",
@@ -29,6 +33,7 @@ NOT_FOR_THE_COMMAND_LINE = {
     "imagePullPolicy": "the container",
     "imagePullSecrets[].name": "the pod",
     "gpu.count": "the container's limits; which layers go to the GPU follows from spec.gpu being there",
+    "gpu.memory": "what the estimate is compared with",
     "gpu.resourceName": "the container's limits, and the default image",
     "resources.requests": "the container; what the server may use follows from the limits",
     "engine.build": "chooses the catalogue",
@@ -37,6 +42,7 @@ NOT_FOR_THE_COMMAND_LINE = {
     "systemPrompt.configMapKeyRef.name": "goes into the file of the chat template",
     "systemPrompt.configMapKeyRef.key": "goes into the file of the chat template",
     "env": "the container",
+    "memoryPolicy": "whether there are pods",
     "podSecurityContext": "the pod",
     "nodeSelector": "the pod",
     "tolerations": "the pod",
@@ -50,7 +56,7 @@ NOT_FOR_THE_COMMAND_LINE = {
 }
 """By field: where it takes effect instead."""
 
-OPERATOR_ITSELF = {"host", "port"}
+OPERATOR_ITSELF = {"fit", "host", "port"}
 """Settings that are no fields."""
 
 

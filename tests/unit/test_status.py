@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.api.conditions import ConditionType, Reason
 from llamamodel_operator.api.status import LlamaModelStatus, Phase
 from llamamodel_operator.core.checks import CHAIN
 from llamamodel_operator.core.observed import Observed, Refusal
@@ -311,9 +311,9 @@ def test_a_new_pod_that_loads_while_an_old_one_answers_is_an_update() -> None:
 # Conditions
 
 
-def test_all_is_well_reads_as_four_conditions() -> None:
+def test_all_is_well_reads_as_one_condition_of_each_type() -> None:
     status = status_of(a_model(), a_pod().ready(), deployment=a_deployment().rolled_out())
-    assert [c.type for c in status.conditions] == ["Accepted", "Available", "Progressing", "Ready"]
+    assert [c.type for c in status.conditions] == list(ConditionType)
     assert condition(status, "Accepted") == ("True", "Accepted", "the spec is valid and all objects exist")
     assert condition(status, "Available")[:2] == ("True", "PodsAvailable")
     assert condition(status, "Progressing") == ("False", "RolloutComplete", "all pods run this spec")
@@ -470,6 +470,8 @@ def test_a_condition_that_keeps_its_status_keeps_its_time_even_for_another_reaso
     times = {c.type: c.last_transition_time for c in second.conditions}
     assert times == {
         "Accepted": at("12:00:00"),
+        "Inspected": at("12:00:00"),
+        "MemoryFits": at("12:00:00"),
         "Available": at("12:00:00"),
         "Progressing": at("12:10:00"),  # True while loading, False once it crashed
         "Ready": at("12:00:00"),
@@ -613,6 +615,8 @@ def test_an_invalid_spec_is_said_in_every_condition_and_what_runs_is_left_alone(
     status = invalid_status(generation=2, message="spec.replicas: …", before=before, now=LATER)
     assert {c.type: c.status.value for c in status.conditions} == {
         "Accepted": "False",
+        "Inspected": "Unknown",
+        "MemoryFits": "Unknown",
         "Available": "Unknown",
         "Progressing": "False",
         "Ready": "False",
@@ -712,7 +716,7 @@ def test_whatever_is_observed_the_status_is_whole_and_does_not_contradict_itself
 ) -> None:
     named = [pod.named(f"p{number}") for number, pod in enumerate(pods)]
     status = status_of(model, *named, claim=claim.build(), deployment=deployment)
-    assert [c.type for c in status.conditions] == ["Accepted", "Available", "Progressing", "Ready"]
+    assert [c.type for c in status.conditions] == list(ConditionType)
     assert all(c.message and re.fullmatch(r"[A-Z][A-Za-z]+", c.reason) for c in status.conditions)
     is_ready = condition(status, "Ready")[0] == "True"
     assert is_ready == (status.phase is Phase.READY)

@@ -9,6 +9,7 @@ from llamamodel_operator.core.observed import Pod, ServerReport
 from llamamodel_operator.core.text.template import TemplateReport, examine_template
 from llamamodel_operator.shell.client import DEPLOYMENTS, MODELS, PERSISTENT_VOLUME_CLAIMS
 from llamamodel_operator.shell.gather import Gatherer
+from llamamodel_operator.shell.inspecting import Inspector
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.reconciler import Reconciler
@@ -18,6 +19,7 @@ from .builders import CONFIGURATION, NOON, ModelBuilder, a_claim
 from .fake_cluster import FakeCluster
 
 GEMMA = Key("demo", "gemma")
+OPERATOR_IMAGE = "example.com/llamamodel-operator:1"
 
 
 class SilentServers(Prober):
@@ -26,7 +28,9 @@ class SilentServers(Prober):
     def __init__(self) -> None:
         self.says: dict[str, ServerReport] = {}
 
-    def reports(self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None) -> Mapping[str, ServerReport]:
+    def reports(
+        self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None, measure: bool = False
+    ) -> Mapping[str, ServerReport]:
         return {pod.name: self.says[pod.name] for pod in pods if pod.name in self.says}
 
     def forget(self, key: Key) -> None:
@@ -40,12 +44,23 @@ async def _examine(text: str) -> TemplateReport:
 class World:
     """A reconciler, its cache, and the API server that both see."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(self, cluster: FakeCluster, *, inspecting: bool = False) -> None:
         self.cluster = cluster
         self.store = Store()
         self.metrics = Metrics()
         self.again: list[Key] = []
-        self.gatherer = Gatherer(client=cluster, store=self.store, examine=_examine)
+        self.now = NOON
+        self.later: dict[Key, float] = {}
+        image = OPERATOR_IMAGE if inspecting else ""
+        self.gatherer = Gatherer(client=cluster, store=self.store, examine=_examine, operator_image=image)
+        self.inspector = Inspector(
+            client=cluster,
+            store=self.store,
+            image=image,
+            timeout_sec=120,
+            now=lambda: self.now,
+            later=self.later.__setitem__,
+        )
         self.prober = SilentServers()
         self.reconciler = Reconciler(
             client=cluster,
@@ -54,8 +69,9 @@ class World:
             configuration=CONFIGURATION,
             gatherer=self.gatherer,
             prober=self.prober,
-            now=lambda: NOON,
+            now=lambda: self.now,
             again=self.again.append,
+            inspector=self.inspector if inspecting else None,
         )
 
     def has(self, model: ModelBuilder) -> None:
@@ -78,6 +94,12 @@ class World:
         raw = self.cluster.shows(DEPLOYMENTS, key)
         edit(raw)
         self.store.put(DEPLOYMENTS, self.cluster.has(DEPLOYMENTS, raw))
+
+    def condition(self, kind: str, key: Key = GEMMA) -> tuple[str, str, str]:
+        """(status, reason, message)."""
+        conditions = self.cluster.shows(MODELS, key)["status"]["conditions"]
+        (found,) = (condition for condition in conditions if condition["type"] == kind)
+        return found["status"], found["reason"], found["message"]
 
     def ready(self, key: Key = GEMMA) -> tuple[str, str]:
         """(reason, message) as a user reads them."""

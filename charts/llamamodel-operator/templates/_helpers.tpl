@@ -103,6 +103,14 @@ off
   value: {{ .Values.logLevel }}
 - name: LLAMAMODEL_OPERATOR_LOG_FORMAT
   value: {{ .Values.logFormat }}
+- name: LLAMAMODEL_OPERATOR_INSPECTION
+  value: {{ .Values.inspection.enabled | quote }}
+- name: LLAMAMODEL_OPERATOR_INSPECTION_TIMEOUT_SEC
+  value: {{ .Values.inspection.timeoutSec | quote }}
+- name: LLAMAMODEL_OPERATOR_OPERATOR_IMAGE
+  value: {{ include "llamamodel-operator.image" . | quote }}
+- name: LLAMAMODEL_OPERATOR_NODE_AFFINITY
+  value: {{ .Values.nodeAffinity | quote }}
 {{- with .Values.engineImages.cpu }}
 - name: LLAMAMODEL_OPERATOR_IMAGE_CPU
   value: {{ quote . }}
@@ -151,6 +159,14 @@ off
 - apiGroups: [""]
   resources: [pods, persistentvolumeclaims]
   verbs: [list, watch]
+# The Jobs that inspect the files of models, and what they found, which is in the logs of their pods. Logs of running
+# llama-servers are read once, for the sizes of their buffers.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

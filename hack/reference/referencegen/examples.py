@@ -22,6 +22,8 @@ _VALUES: Mapping[str, Sequence[Any]] = {
     "gpu.resourceName": ["amd.com/gpu"],
     "resources.requests": _QUANTITIES,
     "resources.limits": _QUANTITIES,
+    "gpu.memory": ["24Gi"],
+    "engine.contextSize": ["auto", 8192],
     "engine.gpuLayers": ["auto", "all", 7],
     "engine.tensorSplit": [[3, 1]],
     "engine.promptCacheSize": ["2Gi", 0],
@@ -63,6 +65,7 @@ _VALUES: Mapping[str, Sequence[Any]] = {
 _VALUES_BY_LAST_NAME: Mapping[str, Sequence[Any]] = {
     "claimName": ["others"],
     "path": ["other.gguf"],
+    "sha256": ["0123456789abcdef" * 4],
     "name": ["texts"],
     "key": ["text"],
 }

@@ -18,6 +18,10 @@ class ConditionType(StrEnum):
 
     ACCEPTED = "Accepted"
     """The spec is valid and every object made from it was accepted by the API server."""
+    INSPECTED = "Inspected"
+    """The headers of the model's files were read, and they fit together."""
+    MEMORY_FITS = "MemoryFits"
+    """What the model takes, as estimated, fits the GPUs of a node that it may run on."""
     AVAILABLE = "Available"
     """At least one pod answers through the Service, possibly one of an earlier spec."""
     PROGRESSING = "Progressing"
@@ -56,6 +60,33 @@ class Reason(StrEnum):
     OBJECT_REFUSED = "ObjectRefused"
     QUOTA_EXCEEDED = "QuotaExceeded"
     FORBIDDEN = "Forbidden"
+    # the files
+    INSPECTED = "Inspected"
+    INSPECTING = "Inspecting"
+    INSPECTION_OFF = "InspectionOff"
+    INSPECTION_UNAVAILABLE = "InspectionUnavailable"
+    MODEL_FILE_NOT_FOUND = "ModelFileNotFound"
+    MODEL_FILE_CHANGED = "ModelFileChanged"
+    MODEL_TRUNCATED = "ModelTruncated"
+    NOT_GGUF = "NotGGUF"
+    UNSUPPORTED_VERSION = "UnsupportedVersion"
+    INVALID_HEADER = "InvalidHeader"
+    PART_MISSING = "PartMissing"
+    PART_MISMATCH = "PartMismatch"
+    ADAPTER_INCOMPATIBLE = "AdapterIncompatible"
+    PROJECTOR_INCOMPATIBLE = "ProjectorIncompatible"
+    DRAFT_INCOMPATIBLE = "DraftIncompatible"
+    PERMISSION_DENIED = "PermissionDenied"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    # memory
+    MEMORY_FITS = "MemoryFits"
+    MEMORY_TOO_SMALL = "MemoryTooSmall"
+    NO_GPU_ASKED_FOR = "NoGpuAskedFor"
+    NOT_ESTIMATED = "NotEstimated"
+    NODES_NOT_VISIBLE = "NodesNotVisible"
+    NO_NODE_YET = "NoNodeYet"
+    GPU_MEMORY_UNKNOWN = "GpuMemoryUnknown"
+    GPU_SHARED = "GpuShared"
     # cannot start
     CLAIM_NOT_FOUND = "ClaimNotFound"
     CLAIM_PENDING = "ClaimPending"
@@ -82,7 +113,7 @@ class Condition(ApiModel):
     """One observation of a LlamaModel, in the form of `metav1.Condition`."""
 
     type: Annotated[str, Field(min_length=1, max_length=316)]
-    """What is observed: Accepted, Available, Progressing or Ready."""
+    """What is observed: Accepted, Inspected, MemoryFits, Available, Progressing or Ready."""
     status: ConditionStatus
     """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]

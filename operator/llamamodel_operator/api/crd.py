@@ -21,9 +21,13 @@ _HEADER = "# Generated from operator/llamamodel_operator/api by `make generate`.
 _COLUMNS: list[dict[str, Any]] = [
     {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
     {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
-    {"name": "Model", "type": "string", "jsonPath": ".status.servedModelName"},
+    {"name": "Model", "type": "string", "jsonPath": ".status.model.summary"},
+    {"name": "Memory", "type": "string", "jsonPath": ".status.memory.summary"},
     {"name": "Endpoint", "type": "string", "jsonPath": ".status.endpoint"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Fits", "type": "string", "priority": 1, "jsonPath": ".status.memory.fits"},
+    {"name": "Context", "type": "integer", "priority": 1, "jsonPath": ".status.memory.contextSize"},
+    {"name": "Alias", "type": "string", "priority": 1, "jsonPath": ".status.servedModelName"},
     {"name": "Pods", "type": "integer", "priority": 1, "jsonPath": ".status.readyReplicas"},
     {"name": "Image", "type": "string", "priority": 1, "jsonPath": ".status.engine.image"},
     {

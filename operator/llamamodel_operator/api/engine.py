@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_DEFRAG_THRESHOLD",
     "MOST_THREADS",
     "CacheType",
+    "ContextSize",
     "EngineSpec",
     "FlashAttention",
     "GpuLayers",
@@ -89,6 +90,7 @@ class Pooling(StrEnum):
 MOST_THREADS = 4096
 DEFAULT_DEFRAG_THRESHOLD = 0.1
 _MOST_LAYERS = 100_000
+_MOST_CONTEXT = 1 << 30
 
 
 def _layers(value: object) -> object:
@@ -97,6 +99,14 @@ def _layers(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_LAYERS:
         return value
     raise ValueError(f"must be auto, all, or a number of layers from 0 on; found {value!r}")
+
+
+def _context_size(value: object) -> object:
+    if value == "auto":
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_CONTEXT:
+        return value
+    raise ValueError(f"must be auto, or a number of tokens from 0 to {_MOST_CONTEXT}; found {value!r}")
 
 
 def _cpu_moe_layers(value: object) -> object:
@@ -118,6 +128,23 @@ GpuLayers = Annotated[
                     f"type(self) == int ? (self >= 0 && self <= {_MOST_LAYERS}) : self in ['auto', 'all']",
                     "must be auto, all, or a number of layers from 0 on",
                     "'must be auto, all, or a number of layers from 0 on; found \"' + string(self) + '\"'",
+                )
+            ),
+        }
+    ),
+]
+
+ContextSize = Annotated[
+    Literal["auto"] | int,
+    BeforeValidator(_context_size),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            **cel(
+                (
+                    f"type(self) == int ? (self >= 0 && self <= {_MOST_CONTEXT}) : self == 'auto'",
+                    f"must be auto, or a number of tokens from 0 to {_MOST_CONTEXT}",
+                    f"'must be auto, or a number of tokens from 0 to {_MOST_CONTEXT}; found \"' + string(self) + '\"'",
                 )
             ),
         }
@@ -188,9 +215,10 @@ class EngineSpec(ApiModel):
     """Build of llama.cpp in the image, such as 10434 for b10434. Needed only where the image's tag does not say
     it. Flags are chosen and checked for this build."""
 
-    context_size: Annotated[int | None, Field(ge=0, le=1 << 30)] = None
-    """Context size in tokens, all slots together (--ctx-size). Unset or 0: what the model was trained with.
-    The KV cache grows in proportion to it."""
+    context_size: ContextSize | None = None
+    """Context size in tokens, all slots together (--ctx-size), or auto: the largest that fits the GPUs, at most what
+    the model was trained with. 0: what the model was trained with. Unset: the same, and where that is known not to fit,
+    MemoryFits is False and the largest that does is used. The KV cache grows in proportion to it."""
 
     parallel_slots: Annotated[int | None, Field(ge=1, le=256)] = None
     """How many requests one pod works on at once (--parallel). Unset: llama-server's choice, 4 slots that share
@@ -201,8 +229,9 @@ class EngineSpec(ApiModel):
     an equal part for each slot. Unset: shared where parallelSlots is unset, else not."""
 
     gpu_layers: GpuLayers | None = None
-    """How many layers are kept in GPU memory (--n-gpu-layers): auto (as many as fit), all, or a number.
-    Unset: auto where spec.gpu is given, else 0. What is not on the GPU runs on the CPU, much more slowly."""
+    """How many layers are kept in GPU memory (--n-gpu-layers): auto (as many as fit), all, or a number. Unset: 0
+    without spec.gpu, else as many as fit, and where that is known not to be all of them, MemoryFits is False. What is
+    not on the GPU runs on the CPU, much more slowly."""
 
     batch_size: Annotated[int | None, Field(ge=1, le=1 << 20)] = None
     """Most tokens of prompts taken up in one step (--batch-size). Unset: 2048."""

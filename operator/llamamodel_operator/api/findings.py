@@ -87,6 +87,14 @@ class FindingCode(StrEnum):
     """The text lies where this check cannot look (a ConfigMap, a file on a volume); the operator checks it."""
     TEXT_MISSING = "TextMissing"
     """The ConfigMap that is referred to, or its key, does not exist."""
+    # memory
+    MEMORY_TOO_SMALL = "MemoryTooSmall"
+    """What the model takes, as estimated, is more than the GPUs of any node that it may run on have, or more than the
+    memory limit."""
+    GPU_SHARED = "GpuShared"
+    """Pods share a GPU by turns: how much of its memory one gets nobody knows beforehand."""
+    ESTIMATE_UNCERTAIN = "EstimateUncertain"
+    """Not everything that takes memory could be counted: the estimate may be wrong."""
 
 
 class Finding(ApiModel):

@@ -22,6 +22,12 @@ APPLIED_HASH_ANNOTATION = f"{GROUP}/applied-hash"
 WATCH_LABEL = f"{GROUP}/watch"
 """On ConfigMaps, whatever its value: the operator is told of changes at once, of others within half a minute."""
 
+INSPECT_ANNOTATION = f"{GROUP}/inspect"
+"""On a LlamaModel: another value than before has its files inspected anew."""
+SETTLE_ANNOTATION = f"{GROUP}/settle"
+"""On a LlamaModel: another value than before has its automatic values (context, layers, memory request) settled anew,
+which may roll its pods."""
+
 CONTAINER = "llama-server"
 """Name of the container, and value of the name label."""
 
@@ -33,6 +39,7 @@ MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 __all__ = [
     "APPLIED_HASH_ANNOTATION",
     "CONTAINER",
+    "INSPECT_ANNOTATION",
     "INSTANCE_LABEL",
     "MANAGED_BY_LABEL",
     "MANAGED_SELECTOR",
@@ -42,5 +49,6 @@ __all__ = [
     "RESERVED_LABELS",
     "RESERVED_PREFIX",
     "REVISION_LABEL",
+    "SETTLE_ANNOTATION",
     "WATCH_LABEL",
 ]

@@ -41,6 +41,7 @@ class LlamaModel:
     generation: int
     spec: LlamaModelSpec
     status: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> LlamaModel:
@@ -67,6 +68,7 @@ class LlamaModel:
             generation=metadata.get("generation", 0),
             spec=spec,
             status=raw.get("status") or {},
+            annotations=metadata.get("annotations") or {},
         )
 
     @property

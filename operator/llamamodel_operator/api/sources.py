@@ -16,6 +16,7 @@ __all__ = [
     "BuiltinGrammar",
     "ChatTemplate",
     "ConfigMapKey",
+    "GgufFile",
     "Grammar",
     "ModelSource",
     "PvcFile",
@@ -70,10 +71,23 @@ class PvcFile(ApiModel):
     (…-00001-of-0000N.gguf); the others must lie beside it."""
 
 
+class GgufFile(PvcFile):
+    """A GGUF file on a PersistentVolumeClaim in the namespace of the LlamaModel."""
+
+    sha256: Annotated[
+        str | None,
+        Field(min_length=64, max_length=64),
+        *matching("[0-9a-f]{64}", "must be the 64 hexadecimal digits, in lower case, that sha256sum prints"),
+    ] = None
+    """SHA-256 of the file, as `sha256sum` prints it; of a model in several parts, of all parts one after the other
+    (`cat …-000*-of-0000N.gguf | sha256sum`). The whole file is read once, before the model starts for the first time;
+    when a pod starts again, size and header alone are checked. Unset: no checksum is verified."""
+
+
 class ModelSource(ApiModel):
     """Where the GGUF comes from."""
 
-    pvc: PvcFile
+    pvc: GgufFile
     """A file on a PersistentVolumeClaim."""
 
 

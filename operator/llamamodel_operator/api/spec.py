@@ -11,8 +11,16 @@ from pydantic import AfterValidator, Field, model_validator
 from llamamodel_operator.api.base import ApiModel, cel, kubernetes_type, matching
 from llamamodel_operator.api.engine import CacheType, EngineSpec, GpuLayers
 from llamamodel_operator.api.labels import RESERVED_LABELS, RESERVED_PREFIX
-from llamamodel_operator.api.quantity import Quantity
-from llamamodel_operator.api.sources import OBJECT_NAME, ChatTemplate, Grammar, ModelSource, PvcFile, SystemPrompt
+from llamamodel_operator.api.quantity import Quantity, parse_quantity
+from llamamodel_operator.api.sources import (
+    OBJECT_NAME,
+    ChatTemplate,
+    GgufFile,
+    Grammar,
+    ModelSource,
+    PvcFile,
+    SystemPrompt,
+)
 
 __all__ = [
     "DEFAULT_STARTUP_TIMEOUT_SEC",
@@ -22,6 +30,7 @@ __all__ = [
     "LogColors",
     "Logging",
     "LoraAdapter",
+    "MemoryPolicy",
     "Projector",
     "PullPolicy",
     "RequestDefaults",
@@ -53,6 +62,31 @@ class PullPolicy(StrEnum):
     NEVER = "Never"
 
 
+class MemoryPolicy(StrEnum):
+    """What to do about a model that does not fit the GPUs it may run on."""
+
+    WARN = "Warn"
+    BLOCK = "Block"
+
+
+def _some_memory(value: str | int | None) -> str | int | None:
+    if value is not None and not 1 << 20 <= parse_quantity(value) <= 1 << 50:
+        raise ValueError(f"must be between 1Mi and 1Pi; found {value!r}: write it with its unit, such as 24Gi")
+    return value
+
+
+_SOME_MEMORY = Field(
+    json_schema_extra=cel(
+        ("type(self) == int || isQuantity(string(self))", "not a quantity: write it with its unit, such as 24Gi"),
+        (
+            "type(self) == int ? (self >= 1048576 && self <= 1125899906842624) : !isQuantity(string(self)) ||"
+            " (quantity(string(self)).compareTo(quantity('1Mi')) >= 0"
+            " && quantity(string(self)).compareTo(quantity('1Pi')) <= 0)",
+            "must be between 1Mi and 1Pi: write it with its unit, such as 24Gi",
+        ),
+    )
+)
+
 _NVIDIA = "nvidia.com/gpu"
 _INT32 = 2**31 - 1
 
@@ -72,6 +106,11 @@ class Gpu(ApiModel):
         ),
     ] = _NVIDIA
     """Extended resource that the node advertises. It also selects the default image. Unset: nvidia.com/gpu."""
+
+    memory: Annotated[Quantity | None, AfterValidator(_some_memory), _SOME_MEMORY] = None
+    """Memory of each GPU, such as 24Gi, for nodes that carry no label that says it. It wins over labels. Unset: as
+    the labels of GPU feature discovery (nvidia.com/gpu.memory, amd.com/gpu.vram) say. It chooses no nodes: that is
+    up to nodeSelector."""
 
 
 class Resources(ApiModel):
@@ -165,7 +204,7 @@ class Speculative(ApiModel):
         return self
 
 
-def _no_list_marks(file: PvcFile) -> PvcFile:
+def _no_list_marks(file: GgufFile) -> GgufFile:
     if "," in file.path or ":" in file.path:
         raise ValueError("path must not contain ',' or ':', with which llama-server separates adapters and scales")
     return file
@@ -182,7 +221,7 @@ class LoraAdapter(ApiModel):
     """Name of the adapter, unique in this LlamaModel."""
 
     pvc: Annotated[
-        PvcFile,
+        GgufFile,
         Field(
             json_schema_extra=cel(
                 (
@@ -208,7 +247,7 @@ class LoraAdapter(ApiModel):
 class Projector(ApiModel):
     """The projector (mmproj) that lets a model see images or hear sound."""
 
-    pvc: PvcFile
+    pvc: GgufFile
     """The projector as a GGUF file on a PersistentVolumeClaim."""
 
     offload: bool | None = None
@@ -283,7 +322,8 @@ class LlamaModelSpec(ApiModel):
 
     startup_timeout_sec: Annotated[int | None, Field(ge=1, le=86_400)] = None
     """Seconds that a container may take from its start until the model answers. Past it the kubelet restarts the
-    container. Unset: 300. Reckon with the file's size divided by the throughput of its storage."""
+    container. Unset: 300, and for large files 120 and one second for each 50 MB, settled when the spec or the file
+    changes. Reckon with the file's size divided by the throughput of its storage."""
 
     image: Annotated[
         str | None,
@@ -348,6 +388,10 @@ class LlamaModelSpec(ApiModel):
     ] = None
     """More arguments for llama-server, each a word, such as ["--top-n-sigma", "1.5"]. They are checked against the
     build that will run. What has a field of its own is refused here."""
+
+    memory_policy: MemoryPolicy | None = None
+    """What to do where the model, as estimated, is known not to fit the GPUs of any node that it may run on: Warn
+    (start it, and say so) or Block (start no pod until it fits; what runs already is left alone). Unset: Warn."""
 
     env: Annotated[
         list[dict[str, Any]] | None,
@@ -439,6 +483,11 @@ class LlamaModelSpec(ApiModel):
     def settled_task(self) -> Task:
         """What the model is for, the default filled in."""
         return self.task or Task.GENERATE
+
+    @property
+    def settled_memory_policy(self) -> MemoryPolicy:
+        """What to do where it does not fit, the default filled in."""
+        return self.memory_policy or MemoryPolicy.WARN
 
     @property
     def files(self) -> tuple[PvcFile, ...]:

@@ -11,7 +11,25 @@ from llamamodel_operator.api.base import ApiModel
 from llamamodel_operator.api.conditions import Condition
 from llamamodel_operator.api.findings import Finding
 
-__all__ = ["EndpointsStatus", "EngineStatus", "LastFailure", "LlamaModelStatus", "LoraAdapterStatus", "Phase"]
+__all__ = [
+    "ChatTemplatePresence",
+    "DeviceMemoryStatus",
+    "EndpointsStatus",
+    "EngineStatus",
+    "GpuMemoryStatus",
+    "HostMemoryStatus",
+    "LastFailure",
+    "LlamaModelStatus",
+    "LoraAdapterStatus",
+    "MeasuredMemoryStatus",
+    "MemoryStatus",
+    "ModelStatus",
+    "Phase",
+    "SettledStatus",
+]
+
+_INT64 = Field(json_schema_extra={"format": "int64"})
+_MOST_GPUS = 64
 
 
 class Phase(StrEnum):
@@ -25,6 +43,25 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
+class SettledStatus(ApiModel):
+    """Values that the spec leaves to the operator. Settled once for a spec and its files; a node that comes, goes or is
+    relabelled changes none of them, nor does a newer operator. The annotation llamamodel.dev/settle has them settled
+    anew."""
+
+    file_digest: str | None = None
+    """Digest of the sizes and headers of the files that they were settled for."""
+    context_size: Annotated[int | None, _INT64] = None
+    """Tokens of context, all slots together."""
+    gpu_layers: Annotated[int | None, Field(json_schema_extra={"format": "int32"})] = None
+    """Layers in GPU memory, the output layer counted."""
+    startup_timeout_sec: Annotated[int | None, Field(json_schema_extra={"format": "int32"})] = None
+    """Seconds that a container may take from its start until the model answers."""
+    memory_request: str | None = None
+    """Memory request of the container."""
+    least_gpu_memory: str | None = None
+    """The nodes are chosen by at least this much memory per GPU, as their label says."""
+
+
 class EngineStatus(ApiModel):
     """The llama-server that runs."""
 
@@ -36,7 +73,9 @@ class EngineStatus(ApiModel):
     """Build whose flags the command line is written for. Settled until the spec or the image changes; scaling and
     suspending do not count."""
     settled_for: str | None = None
-    """Digest of the spec and the image that `flags` was settled for."""
+    """Digest of the spec and the image that `flags` and `settled` were settled for."""
+    settled: SettledStatus | None = None
+    """Values that the spec leaves to the operator; absent where nothing was known of the files."""
 
 
 class EndpointsStatus(ApiModel):
@@ -74,6 +113,112 @@ class LastFailure(ApiModel):
     """When it ended."""
 
 
+class ChatTemplatePresence(StrEnum):
+    """Whether the GGUF has a chat template."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+class ModelStatus(ApiModel):
+    """What the headers of the files say."""
+
+    architecture: str | None = None
+    """As llama.cpp names it, such as qwen3."""
+    name: Annotated[str, Field(max_length=253)] | None = None
+    """The name that the file gives itself."""
+    parameters: Annotated[int, _INT64]
+    """Number of weights."""
+    quantization: str | None = None
+    """How the weights are stored, such as Q4_K_M."""
+    summary: str
+    """Architecture and quantization, for the printer column."""
+    size_bytes: Annotated[int, _INT64]
+    """Bytes of all files of the model."""
+    files: Annotated[int, Field(json_schema_extra={"format": "int32"})]
+    """Number of files that the model consists of."""
+    layers: Annotated[int | None, Field(json_schema_extra={"format": "int32"})] = None
+    """Number of its layers."""
+    context_length: Annotated[int | None, _INT64] = None
+    """Tokens of context that it was trained with."""
+    chat_template: ChatTemplatePresence
+    """Whether the file brings a chat template."""
+    digest: str
+    """Digest of the sizes and headers of all files that the spec names."""
+
+
+class DeviceMemoryStatus(ApiModel):
+    """Memory by what takes it, in Mi, rounded up; what takes none is absent."""
+
+    weights: str | None = None
+    """The weights of the model and of the draft model."""
+    kv_cache: str | None = None
+    """The KV cache of both."""
+    recurrent_state: str | None = None
+    """The state of recurrent layers."""
+    compute: str | None = None
+    """Scratch buffers."""
+    adapters: str | None = None
+    """LoRA adapters."""
+    projector: str | None = None
+    """The projector and its scratch buffer."""
+    total: str
+    """The sum."""
+
+
+class GpuMemoryStatus(DeviceMemoryStatus):
+    """Memory of one GPU."""
+
+    overhead: str | None = None
+    """An allowance for the driver's own context."""
+    available: str | None = None
+    """What each GPU has, on the node among those that the pods may run on that has the most; absent where nobody
+    knows."""
+
+
+class HostMemoryStatus(DeviceMemoryStatus):
+    """Memory of the container."""
+
+    output: str | None = None
+    """Logits and embeddings."""
+    prompt_cache: str | None = None
+    """What the server may keep of prompts that may come again."""
+
+
+class MeasuredMemoryStatus(ApiModel):
+    """What a running server said that it took."""
+
+    gpus: Annotated[list[str], Field(max_length=_MOST_GPUS)]
+    """Each GPU, without the driver's own context."""
+    host: str | None = None
+    """The host."""
+    time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """When the server that said so was started."""
+
+
+class MemoryStatus(ApiModel):
+    """What the model takes, as estimated from its header and the settings that it runs with."""
+
+    gpus: Annotated[list[GpuMemoryStatus], Field(max_length=_MOST_GPUS)]
+    """Each GPU, in llama.cpp's order; empty without one."""
+    host: HostMemoryStatus
+    """The container."""
+    fits: str
+    """True, False or Unknown, as the condition MemoryFits."""
+    summary: str
+    """What the fullest GPU takes and what it has, for the printer column."""
+    context_size: Annotated[int, _INT64]
+    """Tokens of context, all slots together."""
+    max_context_size: Annotated[int | None, _INT64] = None
+    """The largest context that would fit, all slots together; absent where nobody knows what the GPUs have."""
+    gpu_layers: Annotated[int, Field(json_schema_extra={"format": "int32"})]
+    """Layers in GPU memory, the output layer counted."""
+    uncertain: Annotated[list[str] | None, Field(max_length=16)] = None
+    """Why the figures may be wrong; absent where every rule is known."""
+    measured: MeasuredMemoryStatus | None = None
+    """What a running server said that it took; absent before one said."""
+
+
 class LlamaModelStatus(ApiModel):
     """What the operator observed. Written only when it changes."""
 
@@ -91,6 +236,10 @@ class LlamaModelStatus(ApiModel):
     """Base URL of the OpenAI-compatible API inside the cluster, without /v1."""
     served_model_name: str | None = None
     """The `model` of a request."""
+    model: ModelStatus | None = None
+    """What the headers of the files say; absent before they were read."""
+    memory: MemoryStatus | None = None
+    """What the model takes, as estimated; absent where the files could not be read."""
     engine: EngineStatus | None = None
     """The llama-server that runs."""
     endpoints: EndpointsStatus | None = None
@@ -109,6 +258,6 @@ class LlamaModelStatus(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ]
-    """Accepted, Available, Progressing, Ready, each with reason and message."""
+    """Accepted, Inspected, MemoryFits, Available, Progressing, Ready, each with reason and message."""
     last_failure: LastFailure | None = None
     """How a container last ended without being asked to, kept until the spec changes."""

@@ -12,6 +12,7 @@ from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import Phase
 from llamamodel_operator.core.failure import failure_reason, failure_sentence
+from llamamodel_operator.core.inspection import InspectionState
 from llamamodel_operator.core.observed import Observed, Pod
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.times import format_time, parse_time
@@ -57,8 +58,9 @@ class Situation:
 
     @property
     def revision(self) -> str:
-        """Digest of the pod template that is meant to run now."""
-        if not self.observed.held_back or self.observed.deployment is None:
+        """Digest of the pod template that is meant to run now: what is left as it is stays meant."""
+        kept = self.observed.held_back or self.observed.left_alone
+        if not kept or self.observed.deployment is None:
             return self.plan.revision
         return revision_of(self.observed.deployment)
 
@@ -66,6 +68,13 @@ class Situation:
     def unready_pods(self) -> tuple[Pod, ...]:
         """Those of the present spec that do not answer: what is wrong with them is what is wrong."""
         return tuple(pod for pod in self.current_pods if not pod.ready)
+
+    @property
+    def spec_runs(self) -> bool:
+        """Whether the Deployment was made for this very spec."""
+        engine = self.model.status.get("engine")
+        settled = engine.get("settledFor") if isinstance(engine, Mapping) else None
+        return self.observed.deployment is not None and settled == self.plan.settled_for
 
     @property
     def deployment_seen(self) -> bool:
@@ -105,6 +114,13 @@ def suspended(now: Situation) -> Verdict | None:
     return Verdict(reason=why, message=what_to_do + stopping, phase=Phase.SUSPENDED, moving=bool(left))
 
 
+def memory_too_small(now: Situation) -> Verdict | None:
+    """The policy Block holds what does not fit."""
+    if not now.plan.hold:
+        return None
+    return Verdict(reason=Reason.MEMORY_TOO_SMALL, message=now.plan.hold, phase=Phase.PENDING)
+
+
 def held_back(now: Situation) -> Verdict | None:
     """What the spec asks for is not applied: it cannot work, or is known not to start."""
     if not now.observed.held_back:
@@ -138,6 +154,38 @@ def claim_unusable(now: Situation) -> Verdict | None:
             phase=Phase.PENDING,
         )
     return None
+
+
+def files_bad(now: Situation) -> Verdict | None:
+    """The files were looked at, and cannot be served."""
+    inspection = now.plan.inspection
+    if inspection is None or inspection.state is not InspectionState.BAD:
+        return None
+    return Verdict(reason=inspection.reason, message=inspection.message, phase=Phase.FAILED)
+
+
+def files_changed(now: Situation) -> Verdict | None:
+    """A pod that is about to start has found other files than those that were inspected, or bad ones."""
+    for pod in now.unready_pods:
+        if pod.check_failure is not None:
+            verdict = pod.check_failure.verdict
+            return Verdict(
+                reason=verdict.reason,
+                message=f"{verdict.message} (found by pod {pod.name} when it was about to start)",
+                phase=Phase.UPDATING if now.ready_count else Phase.FAILED,
+                moving=bool(verdict.expected),
+            )
+    return None
+
+
+def inspecting(now: Situation) -> Verdict | None:
+    """The files are looked at before anything takes a GPU. What runs already is judged by its pods."""
+    inspection = now.plan.inspection
+    if inspection is None or inspection.state is not InspectionState.PENDING or now.spec_runs:
+        return None
+    phase = Phase.UPDATING if now.ready_count else Phase.PENDING
+    message = f"the files are inspected before the model starts: {inspection.message}"
+    return claim_pending(now) or Verdict(reason=inspection.reason, message=message, phase=phase, moving=True)
 
 
 def pods_not_created(now: Situation) -> Verdict | None:
@@ -190,7 +238,7 @@ def container_keeps_ending(now: Situation) -> Verdict | None:
         ended = pod.last_termination
         if ended is None or pod.started:
             continue
-        reason = failure_reason(ended, startup_timeout_sec=now.model.spec.settled_startup_timeout_sec)
+        reason = failure_reason(ended, startup_timeout_sec=now.plan.spec.settled_startup_timeout_sec)
         sentence = failure_sentence(reason, ended, now.model)
         return Verdict(
             reason=reason,
@@ -245,7 +293,7 @@ def loading(now: Situation) -> Verdict | None:
     """A server is up and reads its model."""
     for pod in now.unready_pods:
         if pod.running_since and not pod.started:
-            timeout = timedelta(seconds=now.model.spec.settled_startup_timeout_sec)
+            timeout = timedelta(seconds=now.plan.spec.settled_startup_timeout_sec)
             deadline = format_time(parse_time(pod.running_since) + timeout)
             return Verdict(
                 reason=Reason.LOADING,
@@ -325,8 +373,12 @@ def all_is_well(now: Situation) -> Verdict:
 CHAIN: Sequence[Check] = (
     refused,
     suspended,
+    memory_too_small,
     held_back,
     claim_unusable,
+    files_bad,
+    inspecting,
+    files_changed,
     pods_not_created,
     image_not_pulled,
     container_not_created,

@@ -1,4 +1,4 @@
-"""What was gathered before planning: texts in ConfigMaps, what a chat template does."""
+"""What was gathered before planning: texts in ConfigMaps, what a chat template does, what the files hold, nodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llamamodel_operator.api.sources import ConfigMapKey
+from llamamodel_operator.core.inspection import Inspection
+from llamamodel_operator.core.inventory import NodeGpus
+from llamamodel_operator.core.objects.check import Check
 from llamamodel_operator.core.text.template import TemplateReport
 
 __all__ = ["Facts", "Missing"]
@@ -29,7 +32,19 @@ class Facts:
     Attributes:
         texts: what the keys of ConfigMaps hold; without an entry where nobody could look.
         template: what examining the chat template gave; None where there is none or nobody could look.
+        inspection: of the model's files; None where nobody asked for one, as on the command line.
+        nodes: those of the cluster; None where they may not be read.
+        operator_image: what runs inspections and checks; empty where that is off.
+        running: whether a Deployment of the model exists.
+        running_revision: of its pod template, where it asks for pods at all; else empty.
+        running_check: the check that its pods begin with; None where they begin without one.
     """
 
     texts: Mapping[ConfigMapKey, str | Missing] = field(default_factory=dict)
     template: TemplateReport | None = None
+    inspection: Inspection | None = None
+    nodes: tuple[NodeGpus, ...] | None = None
+    operator_image: str = ""
+    running: bool = False
+    running_revision: str = ""
+    running_check: Check | None = None

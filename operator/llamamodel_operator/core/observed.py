@@ -8,8 +8,10 @@ from typing import Any
 
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.labels import REVISION_LABEL
+from llamamodel_operator.core.engine.buffer_log import Measured
+from llamamodel_operator.core.inspection import Verdict
 
-__all__ = ["Claim", "Observed", "Pod", "Refusal", "ServerReport", "Termination"]
+__all__ = ["CheckFailure", "Claim", "Observed", "Pod", "Refusal", "ServerReport", "Termination"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,14 @@ class Termination:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckFailure:
+    """What the check of the files said when a pod was about to start."""
+
+    verdict: Verdict
+    finished_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pod:
     """What matters of a pod: where it is on its way, and how its container last ended.
 
@@ -67,6 +77,7 @@ class Pod:
         restarts: how often the container was started again.
         address: IP address of the pod; empty until it has one.
         container_id: of the present run of the container.
+        check_failure: why the check of the files does not let it start; None where it does, or has not ended.
     """
 
     name: str
@@ -85,10 +96,12 @@ class Pod:
     restarts: int = 0
     address: str = ""
     container_id: str = ""
+    check_failure: CheckFailure | None = None
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any], *, container: str) -> Pod:
-        """From a pod as the API server has it; only the named container counts, sidecars do not."""
+    def parse(cls, raw: Mapping[str, Any], *, container: str, check: str = "") -> Pod:
+        """From a pod as the API server has it; only the named container counts, and the named init container that
+        checks the files. Sidecars do not."""
         metadata, status = raw["metadata"], raw.get("status") or {}
         conditions = {c["type"]: c for c in status.get("conditions") or []}
         scheduled = conditions.get("PodScheduled", {})
@@ -96,7 +109,13 @@ class Pod:
             (c for c in status.get("containerStatuses") or [] if c.get("name") == container), {}
         )
         state, last = own.get("state") or {}, own.get("lastState") or {}
+        checking: Mapping[str, Any] = next(
+            (c for c in status.get("initContainerStatuses") or [] if check and c.get("name") == check), {}
+        )
         waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated")
+        check_waits = (checking.get("state") or {}).get("waiting") or {}
+        if check_waits.get("reason") not in (None, "PodInitializing", "CrashLoopBackOff"):
+            waiting = check_waits
         ready, running_since = conditions.get("Ready", {}), (state.get("running") or {}).get("startedAt") or ""
         terminating = "deletionTimestamp" in metadata
         unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
@@ -117,7 +136,14 @@ class Pod:
             restarts=own.get("restartCount") or 0,
             address=status.get("podIP") or "",
             container_id=own.get("containerID") or "",
+            check_failure=_check_failure(checking),
         )
+
+
+def _check_failure(raw: Mapping[str, Any]) -> CheckFailure | None:
+    ended = (raw.get("state") or {}).get("terminated") or (raw.get("lastState") or {}).get("terminated") or {}
+    verdict = Verdict.parse(ended.get("message") or "") if ended.get("exitCode") else None
+    return CheckFailure(verdict=verdict, finished_at=ended.get("finishedAt") or "") if verdict else None
 
 
 def _later(time: str | None, *, than: str) -> bool:
@@ -141,10 +167,12 @@ class ServerReport:
     Attributes:
         build: number of its build; None where it did not say.
         scales: of its LoRA adapters, in their order.
+        measured: what memory it took, by its log; None where the log does not tell, or was not read.
     """
 
     build: int | None = None
     scales: tuple[float, ...] = ()
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +185,7 @@ class Observed:
         claim: the claim that is in the way, else the model's; None where claims may not be read.
         refusals: children that could not be written in this pass.
         held_back: why what runs was left as it is, although the spec asks for something else; empty where it was not.
+        left_alone: what runs was left as it is, since the files are not inspected, or are bad.
         servers: what ready pods said of themselves, by the name of the pod.
     """
 
@@ -165,4 +194,5 @@ class Observed:
     claim: Claim | None = None
     refusals: tuple[Refusal, ...] = ()
     held_back: str = ""
+    left_alone: bool = False
     servers: Mapping[str, ServerReport] = field(default_factory=dict)

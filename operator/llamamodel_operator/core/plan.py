@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llamamodel_operator.api.findings import Finding, FindingCode, Severity
-from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, REVISION_LABEL
+from llamamodel_operator.api.labels import APPLIED_HASH_ANNOTATION, REVISION_LABEL, SETTLE_ANNOTATION
 from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.api.spec import LlamaModelSpec, MemoryPolicy
+from llamamodel_operator.api.status import SettledStatus
+from llamamodel_operator.core.assessment import Assessment, assess
 from llamamodel_operator.core.engine.arguments import ArgumentReport, check_arguments
 from llamamodel_operator.core.engine.argv import Arguments, build_arguments
 from llamamodel_operator.core.engine.builds import build_of_image
@@ -23,10 +26,23 @@ from llamamodel_operator.core.engine.masking import mask_command
 from llamamodel_operator.core.engine.policy import ArgumentPolicy
 from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT, Inputs, plain_number, prompt_cache_mib
 from llamamodel_operator.core.facts import Facts
+from llamamodel_operator.core.fits import Fits
+from llamamodel_operator.core.inspection import Inspection, InspectionState, files_of
+from llamamodel_operator.core.memory.estimate import MemoryEstimate
+from llamamodel_operator.core.memory.spec_settings import memory_arguments
+from llamamodel_operator.core.objects.check import settled_check
 from llamamodel_operator.core.objects.configmap import build_scales, build_texts
-from llamamodel_operator.core.objects.deployment import RESERVED_VARIABLES, TEXTS, Server, build_deployment, file_path
+from llamamodel_operator.core.objects.deployment import (
+    RESERVED_VARIABLES,
+    TEXTS,
+    Server,
+    build_deployment,
+    file_path,
+    mount_path,
+)
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.objects.service import build_service
+from llamamodel_operator.core.settling import recorded, spec_with
 from llamamodel_operator.core.texts import plan_texts
 
 __all__ = ["Configuration", "ImageDefaults", "Plan", "make_plan"]
@@ -64,12 +80,14 @@ class Configuration:
         policy: what arguments are let through.
         catalogues: of the flags of each known build.
         defaults: a part of a spec, for what a LlamaModel's own says nothing about.
+        node_affinity: whether pods are kept to nodes whose GPUs have enough memory, where only some have.
     """
 
     images: ImageDefaults
     policy: ArgumentPolicy
     catalogues: Catalogues
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    node_affinity: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +106,13 @@ class Plan:
         objects: the children, each with the digest of itself as an annotation.
         findings: errors first, then warnings, then the rest.
         will_not_start: why the server will refuse to start, where that is certain; None where it is not.
+        spec: of the model, with what it leaves open filled in.
+        settled: what was filled in; None where nothing was known of the files.
+        inspection: of the files; None where nobody asked for one.
+        estimate: of the memory that it takes; None where there is none.
+        fits: whether there is room for it.
+        largest_context: that would fit, all slots together; None where nobody knows what the GPUs have.
+        hold: why no pod is started, by the policy Block; empty where nothing holds it.
     """
 
     name: str
@@ -101,6 +126,13 @@ class Plan:
     objects: tuple[Mapping[str, Any], ...]
     findings: tuple[Finding, ...] = ()
     will_not_start: str | None = None
+    spec: LlamaModelSpec
+    settled: SettledStatus | None = None
+    inspection: Inspection | None = None
+    estimate: MemoryEstimate | None = None
+    fits: Fits
+    largest_context: int | None = None
+    hold: str = ""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -116,10 +148,43 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
     settled_for = _settled_for(model, image)
     settled = _settled_catalogue(model, configuration.catalogues, settled_for=settled_for) or match.catalogue
     exact = match.exact and settled is match.catalogue
-    texts = plan_texts(model, facts=facts, catalogue=settled, exact=exact, folder=TEXTS)
-    arguments = build_arguments(Inputs(model=model, path=file_path, texts=texts.paths), catalogue=settled)
-    report = _check(model, arguments, match=match, configuration=configuration)
-    findings += [*arguments.findings, *texts.findings, *report.findings, *_reserved(model), *_too_long(arguments)]
+    was_settled, before = recorded(model, facts.inspection, settled_for=settled_for)
+    # What was settled without the files being known stays so: facts that come late roll no pod.
+    blind = was_settled and before is None
+    known = replace(facts, inspection=None) if blind else facts
+    texts = plan_texts(model, facts=known, catalogue=settled, exact=exact, folder=TEXTS)
+    findings += _facts_lost(model, facts, before)
+    open_arguments = build_arguments(Inputs(model=model, path=file_path, texts=texts.paths), catalogue=settled)
+    asked = memory_arguments(model, words=open_arguments.words, catalogue=settled)
+    assessment = assess(
+        model.spec,
+        inspection=facts.inspection,
+        nodes=facts.nodes,
+        arguments=asked,
+        words=open_arguments.words,
+        recorded=(was_settled, before),
+        choose_nodes=configuration.node_affinity,
+    )
+    final = replace(model, spec=spec_with(model.spec, assessment.settled))
+    pinned = (
+        assessment.settled is not None
+        and model.spec.gpu is not None
+        and "--fit" not in _own_flags(model.spec, settled)
+        and not (asked.layers_auto and assessment.settled.gpu_layers is None)
+        and not (asked.context_auto and assessment.settled.context_size is None)
+    )
+    arguments = build_arguments(
+        Inputs(model=final, path=file_path, texts=texts.paths, pinned=pinned), catalogue=settled
+    )
+    report = _check(model, arguments, match=match, configuration=configuration, inspection=facts.inspection)
+    findings += [
+        *arguments.findings,
+        *texts.findings,
+        *report.findings,
+        *_reserved(model),
+        *_too_long(arguments),
+        *assessment.findings,
+    ]
 
     texts_map, scales = build_texts(model, texts.files), build_scales(model)
     server = Server(
@@ -128,11 +193,22 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         texts=texts_map["metadata"]["name"] if texts_map else None,
         scales=scales["metadata"]["name"] if scales else None,
         prompt_cache_mib=prompt_cache_mib(model.spec) if "--cache-ram" in arguments.fields else 0,
+        check=settled_check(
+            facts.inspection,
+            files=files_of(model.spec),
+            mount={claim: mount_path(claim) for claim in model.spec.claims},
+            image=facts.operator_image,
+            running=facts.running_check,
+            keep=facts.running and was_settled,
+        ),
     )
-    deployment = build_deployment(model, server=server)
+    deployment = build_deployment(final, server=server)
     template = deployment["spec"]["template"]
     revision = _digest(template)
     template["metadata"]["labels"][REVISION_LABEL] = revision
+    hold = _hold(model, assessment, runs=facts.running_revision == revision)
+    if hold:
+        deployment["spec"]["replicas"] = 0
     name = child_name(model.name)
     children = (texts_map, scales, build_service(model), deployment)
     return Plan(
@@ -146,8 +222,45 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         endpoint=f"http://{name}.{model.namespace}.svc:{PORT}",
         objects=tuple(_stamped(child) for child in children if child is not None),
         findings=tuple(sorted(findings, key=lambda finding: list(Severity).index(finding.severity))),
-        will_not_start=report.will_not_start,
+        will_not_start=report.will_not_start or hold or None,
+        spec=final.spec,
+        settled=assessment.settled,
+        inspection=facts.inspection,
+        estimate=assessment.estimate,
+        fits=assessment.fits,
+        largest_context=assessment.largest_context,
+        hold=hold,
     )
+
+
+def _hold(model: LlamaModel, assessment: Assessment, *, runs: bool) -> str:
+    """Why the policy Block starts no pod. What runs is left alone, also where nodes got smaller since."""
+    if model.spec.settled_memory_policy is not MemoryPolicy.BLOCK or not assessment.fits.holds or runs:
+        return ""
+    if not model.spec.wanted_replicas:
+        return ""
+    return f"no pod is started, since spec.memoryPolicy is Block: {assessment.fits.message}"
+
+
+def _facts_lost(model: LlamaModel, facts: Facts, before: SettledStatus | None) -> Iterator[Finding]:
+    """The chat template that pods run with came from the file, and nobody can look into it now: they keep theirs."""
+    lost = facts.inspection is not None and facts.inspection.state is InspectionState.UNKNOWN
+    if before is None or not lost or model.spec.system_prompt is None or model.spec.chat_template is not None:
+        return
+    yield Finding(
+        severity=Severity.ERROR,
+        code=FindingCode.TEXT_MISSING,
+        field="spec.systemPrompt",
+        message="the system prompt was put into the GGUF's own chat template, and the file cannot be inspected now",
+        suggestion="see the condition Inspected; what runs is left as it is meanwhile",
+    )
+
+
+def _own_flags(spec: LlamaModelSpec, catalogue: Catalogue) -> frozenset[str]:
+    """Canonical names of the flags that extraArgs and variables of the user set."""
+    words = (catalogue.find(word) for word in spec.extra_args or ())
+    variables = (catalogue.find_env(str(entry.get("name", ""))) for entry in spec.env or ())
+    return frozenset(flag.name for flag in (*words, *variables) if flag is not None)
 
 
 def _build(model: LlamaModel, image: str) -> tuple[int | None, list[Finding]]:
@@ -191,9 +304,14 @@ def _server_build(model: LlamaModel, image: str) -> int | None:
 
 
 def _settled_for(model: LlamaModel, image: str) -> str:
-    """Digest of what the flags are settled for: all of the spec but what only starts and stops pods."""
-    spec = model.spec.to_wire()
-    return _digest({"image": image, "spec": {k: v for k, v in spec.items() if k not in ("replicas", "suspend")}})
+    """Digest of what values are settled for: all of the spec but what only starts and stops pods. Another value of the
+    annotation llamamodel.dev/settle has them settled anew."""
+    kept = {k: v for k, v in model.spec.to_wire().items() if k not in _WITHOUT_EFFECT_ON_PODS}
+    asked = model.annotations.get(SETTLE_ANNOTATION)
+    return _digest({"image": image, "spec": kept, **({"asked": asked} if asked else {})})
+
+
+_WITHOUT_EFFECT_ON_PODS = ("memoryPolicy", "replicas", "suspend")
 
 
 def _settled_catalogue(model: LlamaModel, catalogues: Catalogues, *, settled_for: str) -> Catalogue | None:
@@ -213,7 +331,12 @@ def _number(build: object) -> int | None:
 
 
 def _check(
-    model: LlamaModel, arguments: Arguments, *, match: CatalogueMatch, configuration: Configuration
+    model: LlamaModel,
+    arguments: Arguments,
+    *,
+    match: CatalogueMatch,
+    configuration: Configuration,
+    inspection: Inspection | None,
 ) -> ArgumentReport:
     """What the user's own words and variables do to the command line, alone and together with the fields."""
     spec = model.spec
@@ -236,9 +359,19 @@ def _check(
         fields=arguments.fields,
         extra_args_from=len(arguments.words) - len(spec.extra_args or ()),
         env=spec.env or (),
-        facts=ModelFacts(gpus=spec.gpu.count if spec.gpu else None),
+        facts=_model_facts(spec, inspection),
     )
     return replace(report, findings=(*report.findings, *together))
+
+
+def _model_facts(spec: LlamaModelSpec, inspection: Inspection | None) -> ModelFacts:
+    gpus = spec.gpu.count if spec.gpu else None
+    model = inspection.model if inspection is not None else None
+    if model is None:
+        return ModelFacts(gpus=gpus)
+    mla = {f"{model.architecture}.attention.{name}_length_mla" for name in ("key", "value")} <= model.metadata.keys()
+    trained = model.metadata.get(f"{model.architecture}.context_length")
+    return ModelFacts(gpus=gpus, n_ctx_train=trained if isinstance(trained, int) and trained > 0 else None, mla=mla)
 
 
 def _reserved(model: LlamaModel) -> Iterator[Finding]:

@@ -24,10 +24,14 @@ from llamamodel_operator.api.status import (
     LastFailure,
     LlamaModelStatus,
     LoraAdapterStatus,
+    MemoryStatus,
+    ModelStatus,
     Phase,
 )
 from llamamodel_operator.core.checks import Situation, Verdict, count_of, verdict_of
 from llamamodel_operator.core.failure import failure_reason, tail
+from llamamodel_operator.core.inspection import InspectionState
+from llamamodel_operator.core.memory_status import memory_status, model_status
 from llamamodel_operator.core.objects.names import selector
 from llamamodel_operator.core.observed import Observed
 from llamamodel_operator.core.plan import Plan
@@ -49,6 +53,13 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         selector=",".join(f"{key}={value}" for key, value in selector(plan.name).items()),
         endpoint=None if any(refusal.kind == "Service" for refusal in observed.refusals) else plan.endpoint,
         served_model_name=model.served_name,
+        model=model_status(plan.inspection),
+        memory=memory_status(
+            plan.estimate,
+            plan.fits,
+            largest_context=plan.largest_context,
+            measured=next((r.measured for _, r in sorted(observed.servers.items()) if r.measured is not None), None),
+        ),
         engine=_engine(situation),
         endpoints=_endpoints(model, plan),
         lora_adapters=_adapters(situation),
@@ -57,7 +68,9 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         conditions=list(carry_transition_times(conditions, before=model.status.get("conditions") or [])),
         last_failure=_last_failure(situation),
     )
-    return status.model_copy(update=_of_what_runs(model.status)) if observed.held_back else status
+    if observed.held_back or observed.left_alone:
+        return status.model_copy(update=_of_what_runs(model.status))
+    return status
 
 
 _LONGEST_COMMAND = 32_768
@@ -85,6 +98,8 @@ def _of_what_runs(before: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(adapters, list)
         else None,
         "command": before.get("command"),
+        "model": _stored(ModelStatus, before.get("model")),
+        "memory": _stored(MemoryStatus, before.get("memory")),
     }
 
 
@@ -100,7 +115,9 @@ def _engine(now: Situation) -> EngineStatus:
         image=now.plan.image,
         build=f"b{said.pop()}" if len(said) == 1 else known_before,
         flags=f"b{now.plan.flags}",
-        settled_for=now.plan.settled_for,
+        # While nothing runs for it, nothing is settled: it starts with what holds on the day that it may.
+        settled_for=None if now.plan.hold else now.plan.settled_for,
+        settled=None if now.plan.hold else now.plan.settled,
     )
 
 
@@ -130,12 +147,16 @@ def _adapters(now: Situation) -> list[LoraAdapterStatus] | None:
     ]
 
 
+_NOT_OF_THE_SPEC = (ConditionType.INSPECTED, ConditionType.MEMORY_FITS, ConditionType.AVAILABLE)
+"""What cannot be told of a spec that is not understood."""
+
+
 def invalid_status(*, generation: int, message: str, before: Mapping[str, Any], now: datetime) -> LlamaModelStatus:
     """The status of a stored LlamaModel that the types refuse; what runs is left as it is."""
     conditions = [
         Condition(
             type=kind,
-            status=ConditionStatus.UNKNOWN if kind is ConditionType.AVAILABLE else ConditionStatus.FALSE,
+            status=ConditionStatus.UNKNOWN if kind in _NOT_OF_THE_SPEC else ConditionStatus.FALSE,
             reason=Reason.INVALID_SPEC,
             message=message,
             last_transition_time=format_time(now),
@@ -151,6 +172,8 @@ def invalid_status(*, generation: int, message: str, before: Mapping[str, Any], 
         selector=before.get("selector"),
         endpoint=before.get("endpoint"),
         served_model_name=before.get("servedModelName"),
+        model=_stored(ModelStatus, before.get("model")),
+        memory=_stored(MemoryStatus, before.get("memory")),
         engine=_stored(EngineStatus, before.get("engine")),
         command=before.get("command"),
         last_failure=_stored(LastFailure, before.get("lastFailure")),
@@ -169,10 +192,11 @@ def status_differs(desired: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
 
 
 def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Condition]:
-    def condition(kind: ConditionType, holds: bool, reason: Reason, message: str) -> Condition:
+    def condition(kind: ConditionType, holds: bool | ConditionStatus, reason: Reason, message: str) -> Condition:
+        known = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
         return Condition(
             type=kind,
-            status=ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
+            status=holds if isinstance(holds, ConditionStatus) else known,
             reason=reason,
             message=message,
             last_transition_time=time,
@@ -186,6 +210,8 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
         yield condition(ConditionType.ACCEPTED, False, verdict.reason, verdict.message)
     else:
         yield condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, _accepted(now.plan))
+    yield condition(ConditionType.INSPECTED, *_inspected(now.plan))
+    yield condition(ConditionType.MEMORY_FITS, now.plan.fits.status, now.plan.fits.reason, now.plan.fits.message)
     if now.ready_count:
         yield condition(
             ConditionType.AVAILABLE,
@@ -203,6 +229,20 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
     yield condition(ConditionType.READY, is_ready, verdict.reason, verdict.message)
 
 
+_INSPECTED = {
+    InspectionState.DONE: ConditionStatus.TRUE,
+    InspectionState.BAD: ConditionStatus.FALSE,
+    InspectionState.PENDING: ConditionStatus.UNKNOWN,
+    InspectionState.UNKNOWN: ConditionStatus.UNKNOWN,
+}
+
+
+def _inspected(plan: Plan) -> tuple[ConditionStatus, Reason, str]:
+    if plan.inspection is None:
+        return ConditionStatus.UNKNOWN, Reason.INSPECTION_OFF, "the files are not inspected"
+    return _INSPECTED[plan.inspection.state], plan.inspection.reason, plan.inspection.message
+
+
 def _accepted(plan: Plan) -> str:
     """The spec is valid; what is worth a warning is said here too, for those who look at conditions alone."""
     warnings = [finding for finding in plan.findings if finding.severity is Severity.WARNING]
@@ -218,7 +258,7 @@ def _last_failure(now: Situation) -> LastFailure | None:
     dated = [termination for termination in ended if termination is not None and termination.finished_at]
     if dated:
         latest = max(dated, key=lambda termination: termination.finished_at)
-        timeout = now.model.spec.settled_startup_timeout_sec
+        timeout = now.plan.spec.settled_startup_timeout_sec
         return LastFailure(
             reason=failure_reason(latest, startup_timeout_sec=timeout),
             message=tail(latest.message) or latest.reason or "the container wrote nothing",

@@ -62,10 +62,12 @@ def text_of(config_map: Mapping[str, Any], ref: ConfigMapKey) -> str | Missing:
 
 
 def chat_template_text(spec: LlamaModelSpec, facts: Facts) -> str | None:
-    """The chat template as far as it is known here; None for presets, files on volumes, and the GGUF's own."""
+    """The chat template as far as it is known here; None for presets and files on volumes. The GGUF's own, as the
+    inspection has read it, is of interest where a system prompt is put into it; else llama-server finds it itself."""
     template = spec.chat_template
     if template is None:
-        return None
+        inspected = facts.inspection.model if facts.inspection is not None and spec.system_prompt is not None else None
+        return (inspected.text("tokenizer.chat_template") or None) if inspected is not None else None
     if template.inline is not None:
         return template.inline
     found = facts.texts.get(template.config_map_key_ref) if template.config_map_key_ref else None
@@ -153,11 +155,19 @@ class _Layout:
         text = chat_template_text(self._spec, self._facts)
         if source is not None and source.config_map_key_ref is not None:
             self._referenced("chatTemplate", source)
-        if text is not None:
+        if text is not None and source is None:
+            self._put_own(text, prompt)
+        elif text is not None:
             self._examined("inline" if source and source.inline is not None else "configMapKeyRef")
             self._put("chat_template", "chat-template.jinja", self._with_prompt(text, prompt))
         elif prompt is not None:
             self._unused(self._why_unknown())
+
+    def _put_own(self, text: str, prompt: str | None) -> None:
+        """The GGUF's own with the system prompt in it. What is odd about it is no fault of the user's."""
+        with_prompt = text if prompt is None else self._with_prompt(text, prompt)
+        if with_prompt != text:
+            self._put("chat_template", "chat-template.jinja", with_prompt)
 
     def _preset(self, name: str) -> None:
         self.paths["preset"] = name
@@ -217,6 +227,8 @@ class _Layout:
     def _why_unknown(self) -> str:
         source = self._spec.chat_template
         if source is None:
+            if self._facts.inspection is not None and self._facts.inspection.model is not None:
+                return "the GGUF has no chat template"
             return "the model's own chat template is not known here"
         if source.preset is not None:
             return f"the built-in chat template {source.preset!r} cannot be changed"

@@ -22,6 +22,7 @@ __all__ = [
     "CONFIG_MAPS",
     "DEPLOYMENTS",
     "EVENTS",
+    "JOBS",
     "LEASES",
     "MODELS",
     "PERSISTENT_VOLUME_CLAIMS",
@@ -94,6 +95,7 @@ PERSISTENT_VOLUME_CLAIMS = Resource(
     group="", version="v1", plural="persistentvolumeclaims", kind="PersistentVolumeClaim"
 )
 CONFIG_MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap")
+JOBS = Resource(group="batch", version="v1", plural="jobs", kind="Job")
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
 
@@ -194,6 +196,20 @@ class ClusterClient:
             if not (token := answer["metadata"].get("continue")):
                 return
             params["continue"] = token
+
+    async def read_log(self, *, namespace: str, name: str, container: str, limit_bytes: int) -> bytes:
+        """The log of a pod's container from its start, that many bytes at most. Raises ApiError."""
+        path = PODS.path(namespace=namespace, name=name, subresource="log")
+        params = {"container": container, "limitBytes": str(limit_bytes)}
+        async with self._session.request("GET", self.server + path, params=params) as response:
+            if response.status >= 400:
+                raise _api_error(response.status, await response.read())
+            text = b""
+            async for chunk in response.content.iter_chunked(1 << 16):
+                text += chunk
+                if len(text) >= limit_bytes:
+                    break
+            return text[:limit_bytes]
 
     async def apply(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str | None = None

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _QUIET = frozenset(
     {
+        Reason.INSPECTING,
         Reason.STARTING,
         Reason.LOADING,
         Reason.ROLLING_OUT,

@@ -1,4 +1,4 @@
-"""Reads what a plan rests on besides the LlamaModel: texts in ConfigMaps, and what its chat template does."""
+"""Reads what a plan rests on besides the LlamaModel: texts in ConfigMaps, what its chat template does, the nodes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Awaitable, Callable
 
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import ConfigMapKey
+from llamamodel_operator.core.checks import revision_of
 from llamamodel_operator.core.facts import Facts, Missing
+from llamamodel_operator.core.inspection import Inspection
+from llamamodel_operator.core.inventory import NodeGpus
+from llamamodel_operator.core.objects.check import check_of
+from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.core.texts import chat_template_text, referenced_keys, text_of
-from llamamodel_operator.shell.client import CONFIG_MAPS, ApiError, ClusterClient
-from llamamodel_operator.shell.store import Key, Store
+from llamamodel_operator.shell.client import CONFIG_MAPS, DEPLOYMENTS, ApiError, ClusterClient
+from llamamodel_operator.shell.store import Key, Store, controller_uid
 
 __all__ = ["Gatherer"]
 
@@ -19,23 +24,40 @@ class Gatherer:
     """Reads from the cache of watched ConfigMaps, and from the API server what the watch does not tell of."""
 
     def __init__(
-        self, *, client: ClusterClient, store: Store, examine: Callable[[str], Awaitable[TemplateReport]]
+        self,
+        *,
+        client: ClusterClient,
+        store: Store,
+        examine: Callable[[str], Awaitable[TemplateReport]],
+        nodes: Callable[[], tuple[NodeGpus, ...] | None] = lambda: None,
+        operator_image: str = "",
     ) -> None:
         self._client = client
         self._store = store
         self._examine = examine
+        self._nodes = nodes
+        self._operator_image = operator_image
         self.unwatched: set[Key] = set()
         """LlamaModels that refer to a ConfigMap without our label: somebody has to look at it now and then."""
 
-    async def facts(self, model: LlamaModel) -> Facts:
+    async def facts(self, model: LlamaModel, *, inspection: Inspection | None = None) -> Facts:
         """Everything there is to know. Raises ApiError where the API server does not answer."""
         self.unwatched.discard(Key(model.namespace, model.name))
         texts = {key: await self._text(model, key) for key in referenced_keys(model.spec)}
-        known = Facts(texts=texts)
+        known = Facts(texts=texts, inspection=inspection)
         template = chat_template_text(model.spec, known)
+        live = self._store.get(DEPLOYMENTS, Key(model.namespace, child_name(model.name)))
+        if live is not None and controller_uid(live) != model.uid:
+            live = None
         return Facts(
             texts=known.texts,
             template=None if template is None else await self._examine(template),
+            inspection=inspection,
+            nodes=self._nodes(),
+            operator_image=self._operator_image,
+            running=live is not None,
+            running_revision=revision_of(live) if live is not None and live["spec"].get("replicas") else "",
+            running_check=check_of(live) if live is not None else None,
         )
 
     def forget(self, key: Key) -> None:

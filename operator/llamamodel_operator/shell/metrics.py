@@ -1,4 +1,4 @@
-"""Prometheus metrics of the operator; every name begins with `llamamodel_operator_`."""
+"""Prometheus metrics: of the operator, `llamamodel_operator_…`, and of single LlamaModels, `llamamodel_…`."""
 
 from __future__ import annotations
 
@@ -82,6 +82,12 @@ class Metrics:
             ["step"],
             registry=self.registry,
         )
+        self._memory_ratios = _MemoryRatios()
+        self.registry.register(self._memory_ratios)
+
+    def show_memory_ratios(self, *, namespace: str, name: str, ratios: Mapping[str, float]) -> None:
+        """Estimated by measured memory of one LlamaModel, by device; none where nothing is measured, or it is gone."""
+        self._memory_ratios.put((namespace, name), ratios)
 
     def observe_write(self, *, kind: str, verb: str, status: int) -> None:
         """Counts one write."""
@@ -114,4 +120,26 @@ class _Phases(Collector):
         )
         for phase, number in sorted(self._count().items()):
             family.add_metric([phase], number)
+        return [family]
+
+
+class _MemoryRatios(Collector):
+    def __init__(self) -> None:
+        self._by_model: dict[tuple[str, str], Mapping[str, float]] = {}
+
+    def put(self, model: tuple[str, str], ratios: Mapping[str, float]) -> None:
+        if ratios:
+            self._by_model[model] = ratios
+        else:
+            self._by_model.pop(model, None)
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "llamamodel_operator_memory_estimate_ratio",
+            "Estimated memory divided by what the server says it took",
+            labels=["namespace", "name", "device"],
+        )
+        for (namespace, name), ratios in sorted(self._by_model.items()):
+            for device, ratio in ratios.items():
+                family.add_metric([namespace, name, device], ratio)
         return [family]

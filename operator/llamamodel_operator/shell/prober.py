@@ -1,4 +1,5 @@
-"""Asks running llama-servers which build they are, and keeps the scales of their LoRA adapters as the spec has them.
+"""Asks running llama-servers what they are: their build, what memory they took, and the scales of their LoRA adapters,
+which are kept as the spec has them.
 
 Passes never wait for it: they get what is known, and another pass is asked for when that changes. A server that cannot
 be asked is unknown, which is no error: a mesh, a policy or an API key may keep the operator out of a pod that serves.
@@ -9,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import aiohttp
 import orjson
 
+from llamamodel_operator.core.engine.buffer_log import Measured
 from llamamodel_operator.core.engine.builds import build_of_info
 from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.observed import Pod, ServerReport
+from llamamodel_operator.shell.client import ApiError
 from llamamodel_operator.shell.store import Key
 
 __all__ = ["Prober"]
@@ -33,6 +36,8 @@ _AT_ONCE = 32
 _LARGEST_ANSWER_BYTES = 1 << 20
 _REREAD_SEC = 60.0
 """How long scales are taken to be as last read: anybody who reaches the server may change them."""
+_LOG_TRIES = 5
+"""For a log that cannot be read now. Nothing else waits for it, and it is not worth more."""
 _FIRST_RETRY_SEC = 5.0
 _LAST_RETRY_SEC = 300.0
 
@@ -45,6 +50,10 @@ class Timer(Protocol):
 
 CallLater = Callable[[float, Callable[[], None]], Timer]
 """Calls back after so many seconds, as an event loop's method of that name."""
+
+ReadMeasured = Callable[[str, str], Awaitable[Measured | None]]
+"""From the log of the pod with this namespace and name, what memory its server took; None where the log does not tell.
+May raise ApiError."""
 
 
 class _AnswerError(Exception):
@@ -63,7 +72,9 @@ class _Server:
         key: of its LlamaModel.
         pod: as last seen.
         wanted: scales of its adapters; None where it has none.
-        report: what it said; None before it said anything.
+        log_tries: how often reading its log for the memory that it took may still be tried.
+        named: it was asked for its build.
+        report: what is known of it; None before anything is.
         due: set when it shall be asked.
         task: asks it; has ended where there is nothing more to learn.
     """
@@ -71,6 +82,8 @@ class _Server:
     key: Key
     pod: Pod
     wanted: tuple[float, ...] | None
+    log_tries: int
+    named: bool = False
     report: ServerReport | None = None
     due: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -84,19 +97,30 @@ class Prober:
 
     Args:
         again: told the LlamaModel of which something new is known.
+        read_measured: reads the log of a pod; without it no log is read.
         call_later: default is the event loop's.
         port: TCP port of each server.
     """
 
-    def __init__(self, *, again: Callable[[Key], None], call_later: CallLater | None = None, port: int = PORT) -> None:
+    def __init__(
+        self,
+        *,
+        again: Callable[[Key], None],
+        read_measured: ReadMeasured | None = None,
+        call_later: CallLater | None = None,
+        port: int = PORT,
+    ) -> None:
         self._again = again
+        self._read_measured = read_measured
         self._call_later = call_later
         self._port = port
         self._servers: dict[Key, dict[str, _Server]] = {}
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
-    def reports(self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None) -> Mapping[str, ServerReport]:
+    def reports(
+        self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None, measure: bool = False
+    ) -> Mapping[str, ServerReport]:
         """What is known of the ready pods among these, by name; others of this LlamaModel are forgotten.
 
         Args:
@@ -104,6 +128,7 @@ class Prober:
             pods: all its pods that shall have these scales.
             scales: of the adapters, in their order; None where there are none. A scale that a server has as well as a
                 32-bit float can hold it is reported as it is written here.
+            measure: whether their logs can be expected to tell the memory that they took. Each is read once.
         """
         before, servers = self._servers.pop(key, {}), dict[str, _Server]()
         for pod in pods:
@@ -111,7 +136,7 @@ class Prober:
                 continue
             server = before.get(pod.name)
             if server is None or not server.is_run_of(pod):
-                server = _Server(key=key, pod=pod, wanted=scales)
+                server = _Server(key=key, pod=pod, wanted=scales, log_tries=_LOG_TRIES if measure else 0)
                 self._ask_soon(server)
             else:
                 del before[pod.name]
@@ -188,11 +213,18 @@ class Prober:
         Raises:
             aiohttp.ClientError, OSError, TimeoutError: it cannot be reached, or not in time.
             _AnswerError: it can, and does not say what is needed.
+            ApiError: the API server could not give its log this time.
         """
-        if server.report is None:
-            server.report = ServerReport(build=_build(await self._request(server, "GET", "/props")))
-        if wanted is None:
-            return
+        log_error = await self._measure(server)  # first: its log may be read where it cannot be reached itself
+        if not server.named:
+            build = _build(await self._request(server, "GET", "/props"))
+            server.report, server.named = replace(server.report or ServerReport(), build=build), True
+        if wanted is not None:
+            await self._keep_scales(server, wanted)
+        if log_error is not None:
+            raise log_error
+
+    async def _keep_scales(self, server: _Server, wanted: tuple[float, ...]) -> None:
         said = await self._read_scales(server, wanted)
         if said == _singles(wanted):
             return
@@ -204,6 +236,23 @@ class Prober:
         if said != _singles(wanted):
             raise _AnswerError(f"it was told the adapter scales {_shown(wanted)}, and has {_shown(said)}")
         _log.info("pod %s: adapter scales are %s now", server.pod.name, _shown(wanted), extra=_about(server))
+
+    async def _measure(self, server: _Server) -> Exception | None:
+        """Reads its log; why that has to be tried again. A log that may not be read is let be."""
+        if server.log_tries == 0 or self._read_measured is None:
+            return None
+        server.log_tries -= 1
+        try:
+            measured = await self._read_measured(server.key.namespace, server.pod.name)
+        except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            if server.log_tries > 0 and not (isinstance(error, ApiError) and not error.transient):
+                return error
+            _log.info("the log of pod %s cannot be read: %s", server.pod.name, error, extra=_about(server))
+            measured = None
+        server.log_tries = 0
+        if measured is not None:
+            server.report = replace(server.report or ServerReport(), measured=measured)
+        return None
 
     async def _read_scales(self, server: _Server, wanted: tuple[float, ...]) -> tuple[float, ...]:
         said = _scales(await self._request(server, "GET", "/lora-adapters"), number=len(wanted))
@@ -293,7 +342,7 @@ def _shown(scales: Iterable[float]) -> str:
 
 
 def _tell(server: _Server, error: Exception) -> None:
-    expected = isinstance(error, (_AnswerError, aiohttp.ClientError, OSError, TimeoutError, ValueError))
+    expected = isinstance(error, (_AnswerError, ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError))
     _log.info(
         "pod %s could not be asked for its build and adapters, which stay unknown for now: %s",
         server.pod.name,

@@ -14,6 +14,7 @@ from llamamodel_operator.api.findings import sentence
 from llamamodel_operator.api.labels import (
     APPLIED_HASH_ANNOTATION,
     CONTAINER,
+    INSPECT_ANNOTATION,
     MANAGED_BY_LABEL,
     MANAGER,
     REVISION_LABEL,
@@ -21,7 +22,12 @@ from llamamodel_operator.api.labels import (
 from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
 from llamamodel_operator.api.status import LlamaModelStatus
 from llamamodel_operator.core.checks import revision_of
+from llamamodel_operator.core.engine.buffer_log import tells_buffers
+from llamamodel_operator.core.inspection import Inspection, InspectionState, inspection_off
+from llamamodel_operator.core.memory.comparison import estimate_ratios
+from llamamodel_operator.core.objects.check import CHECK_CONTAINER
 from llamamodel_operator.core.objects.drift import differences, with_foreign_items
+from llamamodel_operator.core.objects.facts import FACTS_LABEL
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
 from llamamodel_operator.core.plan import Configuration, Plan, make_plan
@@ -38,9 +44,10 @@ from llamamodel_operator.shell.client import (
 )
 from llamamodel_operator.shell.events import transition_event
 from llamamodel_operator.shell.gather import Gatherer
+from llamamodel_operator.shell.inspecting import Inspector
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.prober import Prober
-from llamamodel_operator.shell.store import CHILDREN, Key, Store, version_of
+from llamamodel_operator.shell.store import CHILDREN, Key, Store, controller_uid, version_of
 
 __all__ = ["Reconciler", "RefusedError"]
 
@@ -70,6 +77,7 @@ class Reconciler:
         prober: Prober,
         now: Callable[[], datetime],
         again: Callable[[Key], None],
+        inspector: Inspector | None = None,
     ) -> None:
         self._client = client
         self._store = store
@@ -79,6 +87,7 @@ class Reconciler:
         self._prober = prober
         self._now = now
         self._again = again
+        self._inspector = inspector
         self._settled: dict[tuple[str, Key], frozenset[str]] = {}
 
     async def reconcile(self, key: Key) -> None:
@@ -93,7 +102,10 @@ class Reconciler:
             for resource in CHILDREN:
                 self._settled.pop((resource.kind, Key(key.namespace, child_name(key.name))), None)
             self._prober.forget(key)
+            self._metrics.show_memory_ratios(namespace=key.namespace, name=key.name, ratios={})
             self._gatherer.forget(key)
+            if self._inspector is not None:
+                self._inspector.forget(key)
             return  # the garbage collector takes the children
         try:
             model = LlamaModel.parse(raw, defaults=self._configuration.defaults)
@@ -106,10 +118,13 @@ class Reconciler:
             _log.info("%s", error, extra=_about(model))
 
     async def _make_so(self, raw: Mapping[str, Any], model: LlamaModel) -> None:
-        facts = await self._gatherer.facts(model)
+        inspection = await self._inspect(model)
+        facts = await self._gatherer.facts(model, inspection=inspection)
         plan = make_plan(model, configuration=self._configuration, facts=facts)
         refusals: list[Refusal] = []
-        if held_back := self._held_back(model, plan):
+        held_back = self._held_back(model, plan)
+        left_alone = inspection.state in (InspectionState.PENDING, InspectionState.BAD)
+        if held_back or left_alone:
             refusals += await self._keep_what_runs(model, plan)
         else:
             for child in plan.objects:
@@ -119,10 +134,19 @@ class Reconciler:
                         break  # what is still missing would serve nobody, and take a GPU
             else:
                 await self._prune(model, plan)
-        observed = self._observe(model, plan, refusals=tuple(refusals), held_back=held_back)
+        observed = self._observe(model, plan, refusals=tuple(refusals), held_back=held_back, left_alone=left_alone)
+        self._compare(model, plan, observed)
         await self._write_status(raw, make_status(model, plan=plan, observed=observed, now=self._now()))
         if refusals:
             raise RefusedError("; ".join(refusal.message for refusal in refusals))
+
+    async def _inspect(self, model: LlamaModel) -> Inspection:
+        """Where the inspection of the files stands, after it was taken a step further."""
+        if self._inspector is None:
+            return inspection_off()
+        step = await self._inspector.look(model, asked=model.annotations.get(INSPECT_ANNOTATION, ""))
+        await self._inspector.act(model, step)
+        return step.inspection
 
     def _held_back(self, model: LlamaModel, plan: Plan) -> str:
         """Why what runs is left as it is; empty where nothing speaks against the plan.
@@ -137,7 +161,7 @@ class Reconciler:
         if plan.will_not_start is None:
             return ""
         live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
-        if live is None or _controller_uid(live) != model.uid or revision_of(live) == plan.revision:
+        if live is None or controller_uid(live) != model.uid or revision_of(live) == plan.revision:
             return ""
         # What was ready a moment ago counts too: a pod that is not for a moment must not be replaced by one that
         # never will be.
@@ -152,7 +176,7 @@ class Reconciler:
     async def _keep_what_runs(self, model: LlamaModel, plan: Plan) -> list[Refusal]:
         """While a spec is held back, suspending and scaling work, and the Service is kept."""
         live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
-        if live is None or _controller_uid(live) != model.uid:
+        if live is None or controller_uid(live) != model.uid:
             return []
         service = next(child for child in plan.objects if child["kind"] == "Service")
         refusals = [refusal] if (refusal := await self._apply(model, service)) else []
@@ -242,7 +266,9 @@ class Reconciler:
             if resource is CONFIG_MAPS and not rolled:
                 continue  # pods of an earlier spec that start again still read theirs
             for live in self._store.select(resource, Key(model.namespace, plan.name)):
-                ours = _controller_uid(live) == model.uid
+                if FACTS_LABEL in (live["metadata"].get("labels") or {}):
+                    continue  # the inspector's
+                ours = controller_uid(live) == model.uid
                 managed = (live["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER
                 key = Key.of(live)
                 if ours and managed and (resource.kind, key) not in wanted and not _being_deleted(live):
@@ -253,28 +279,40 @@ class Reconciler:
 
     def _pods_of(self, model: LlamaModel, plan: Plan, deployment: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         """The pods of this model that have not finished; none where the Deployment is somebody else's."""
-        if deployment is not None and _controller_uid(deployment) != model.uid:
+        if deployment is not None and controller_uid(deployment) != model.uid:
             return []
         return [pod for pod in self._store.select(PODS, Key(model.namespace, plan.name)) if not _finished(pod)]
 
-    def _observe(self, model: LlamaModel, plan: Plan, *, refusals: tuple[Refusal, ...], held_back: str) -> Observed:
+    def _observe(
+        self, model: LlamaModel, plan: Plan, *, refusals: tuple[Refusal, ...], held_back: str, left_alone: bool
+    ) -> Observed:
         deployment = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
-        pods = tuple(Pod.parse(pod, container=CONTAINER) for pod in self._pods_of(model, plan, deployment))
+        pods = tuple(
+            Pod.parse(pod, container=CONTAINER, check=CHECK_CONTAINER) for pod in self._pods_of(model, plan, deployment)
+        )
         adapters = model.spec.lora_adapters
         servers = self._prober.reports(
             Key(model.namespace, model.name),
             [pod for pod in pods if pod.revision == (revision_of(deployment) if deployment else plan.revision)],
             scales=tuple(adapter.settled_scale for adapter in adapters) if adapters else None,
+            measure=tells_buffers(plan.command, env=model.spec.env or (), build=plan.build),
         )
-        somebody_elses = deployment is not None and _controller_uid(deployment) != model.uid
+        somebody_elses = deployment is not None and controller_uid(deployment) != model.uid
         return Observed(
             deployment=None if somebody_elses else deployment,
             pods=pods,
             claim=self._claim(model),
             refusals=refusals,
             held_back=held_back,
+            left_alone=left_alone,
             servers=servers,
         )
+
+    def _compare(self, model: LlamaModel, plan: Plan, observed: Observed) -> None:
+        """Shows what a server took beside what was estimated, as metrics."""
+        measured = next((r.measured for _, r in sorted(observed.servers.items()) if r.measured is not None), None)
+        ratios = estimate_ratios(plan.estimate, measured) if plan.estimate and measured else {}
+        self._metrics.show_memory_ratios(namespace=model.namespace, name=model.name, ratios=ratios)
 
     def _claim(self, model: LlamaModel) -> Claim:
         """The first claim that is not as it must be, else the model's."""
@@ -339,14 +377,9 @@ def _claim(name: str, raw: Mapping[str, Any] | None, *, field: str) -> Claim:
     return Claim(name=name, phase=phase, field=field, terminating=_being_deleted(raw))
 
 
-def _controller_uid(raw: Mapping[str, Any]) -> str | None:
-    owners = raw["metadata"].get("ownerReferences") or []
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
-
-
 def _is_ours(live: Mapping[str, Any], desired: Mapping[str, Any], model: LlamaModel) -> bool:
     """Ours by its owner; or ours by its marks where it has no owner any more (deleted with --cascade=orphan)."""
-    owner = _controller_uid(live)
+    owner = controller_uid(live)
     if owner is not None:
         return owner == model.uid
     labels, wanted = live["metadata"].get("labels") or {}, desired["metadata"]["labels"]

@@ -13,6 +13,7 @@ import aiohttp
 from llamamodel_operator.api.labels import MANAGED_SELECTOR, WATCH_LABEL
 from llamamodel_operator.shell.client import (
     CONFIG_MAPS,
+    JOBS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
@@ -39,7 +40,7 @@ def label_selector(resource: Resource) -> str:
     those of users with our label too."""
     if resource is CONFIG_MAPS:
         return WATCH_LABEL
-    return MANAGED_SELECTOR if resource in CHILDREN or resource is PODS else ""
+    return MANAGED_SELECTOR if resource in CHILDREN or resource in (JOBS, PODS) else ""
 
 
 def models_of(store: Store, resource: Resource, key: Key, label: str | None) -> Sequence[Key]:

@@ -116,6 +116,21 @@ class Settings(BaseSettings):
     """Flags that LlamaModels may use in extraArgs although they read or write files outside the mounts, open ports
     or change security."""
 
+    inspection: bool = True
+    """Read the headers of a model's files, by a short Job without a GPU, before the model starts, and check them again
+    when a pod starts. Needs operator_image."""
+
+    operator_image: str = ""
+    """The operator's own image, which the Jobs run. Unset, as outside of a cluster: no inspection."""
+
+    inspection_timeout_sec: Annotated[float, Field(ge=1, le=3600)] = 120
+    """Seconds after which a model starts although its files could not be inspected: no quota, no node, no image. A
+    file that was looked at and is bad is never started with."""
+
+    node_affinity: bool = True
+    """Where only some of the nodes that a model may run on have GPUs with enough memory, have its pods require one of
+    those by the label of its GPUs' memory."""
+
     @field_validator("model_defaults")
     @classmethod
     def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +148,11 @@ class Settings(BaseSettings):
         """What plans are made by."""
         policy = ArgumentPolicy(strict=self.argument_policy == "Strict", allow_unsafe=frozenset(self.allowed_flags))
         return Configuration(
-            images=self.images, policy=policy, catalogues=shipped_catalogues(), defaults=self.model_defaults
+            images=self.images,
+            policy=policy,
+            catalogues=shipped_catalogues(),
+            defaults=self.model_defaults,
+            node_affinity=self.node_affinity,
         )
 
     @property

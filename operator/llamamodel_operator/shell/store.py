@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from llamamodel_operator.api.labels import MODEL_LABEL
+from llamamodel_operator.core.objects.job import INSPECTION_LABEL
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.shell.client import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    JOBS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
@@ -20,7 +22,17 @@ from llamamodel_operator.shell.client import (
     Resource,
 )
 
-__all__ = ["CACHED", "CHILDREN", "Key", "Store", "claim_group", "config_map_group", "version_of"]
+__all__ = [
+    "CACHED",
+    "CHILDREN",
+    "Key",
+    "Store",
+    "claim_group",
+    "config_map_group",
+    "controller_uid",
+    "inspection_group",
+    "version_of",
+]
 
 
 class Key(NamedTuple):
@@ -40,7 +52,7 @@ class Key(NamedTuple):
 CHILDREN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS)
 """Kinds that a plan consists of."""
 
-CACHED = (MODELS, *CHILDREN, PODS, PERSISTENT_VOLUME_CLAIMS)
+CACHED = (MODELS, *CHILDREN, JOBS, PODS, PERSISTENT_VOLUME_CLAIMS)
 """Kinds that are watched and cached."""
 
 _METADATA = (
@@ -54,7 +66,7 @@ _METADATA = (
     "resourceVersion",
     "uid",
 )
-_POD_STATUS = ("phase", "podIP", "conditions", "containerStatuses")
+_POD_STATUS = ("phase", "podIP", "conditions", "containerStatuses", "initContainerStatuses")
 _TOMBSTONES = 4096
 
 
@@ -142,9 +154,20 @@ def claim_group(claim: Key) -> Key:
     return Key(claim.namespace, f"claim/{claim.name}")
 
 
+def inspection_group(child: Key) -> Key:
+    """The group of the pods that inspect the files of the model with this child name."""
+    return Key(child.namespace, f"inspection/{child.name}")
+
+
 def config_map_group(config_map: Key) -> Key:
     """The group of the models that take a text from this ConfigMap."""
     return Key(config_map.namespace, f"configmap/{config_map.name}")
+
+
+def controller_uid(raw: Mapping[str, Any]) -> str | None:
+    """Who owns an object, as the garbage collector sees it."""
+    owners = raw["metadata"].get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 
 
 def version_of(raw: Mapping[str, Any]) -> int:
@@ -158,7 +181,10 @@ def _groups(resource: Resource, raw: Mapping[str, Any]) -> tuple[Key, ...]:
     if resource is MODELS:
         read_from = dict.fromkeys(_read_from(key.namespace, raw.get("spec") or {}))
         return (Key(key.namespace, child_name(key.name)), *read_from)
-    label = (raw["metadata"].get("labels") or {}).get(MODEL_LABEL)
+    labels = raw["metadata"].get("labels") or {}
+    if resource is PODS and (inspected := labels.get(INSPECTION_LABEL)):
+        return (inspection_group(Key(key.namespace, inspected)),)
+    label = labels.get(MODEL_LABEL)
     return (Key(key.namespace, label),) if label else ()
 
 
@@ -184,8 +210,16 @@ def _read_from(namespace: str, part: object) -> tuple[Key, ...]:
 
 def _trimmed(resource: Resource, raw: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {name: raw["metadata"][name] for name in _METADATA if name in raw["metadata"]}
+    if resource in (JOBS, PERSISTENT_VOLUME_CLAIMS):
+        metadata["creationTimestamp"] = raw["metadata"].get("creationTimestamp")
+    if resource is JOBS:
+        return {"metadata": metadata, "status": {"conditions": (raw.get("status") or {}).get("conditions")}}
     if resource is PERSISTENT_VOLUME_CLAIMS:
-        return {"metadata": metadata, "status": {"phase": (raw.get("status") or {}).get("phase")}}
+        return {
+            "metadata": metadata,
+            "spec": {"accessModes": (raw.get("spec") or {}).get("accessModes")},
+            "status": {"phase": (raw.get("status") or {}).get("phase")},
+        }
     if resource is PODS:
         status = raw.get("status") or {}
         return {

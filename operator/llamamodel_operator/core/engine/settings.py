@@ -87,11 +87,13 @@ class Inputs:
         model: the LlamaModel.
         path: where a file on a volume lies in the container.
         texts: where texts lie.
+        pinned: nothing that decides about memory is left to llama-server.
     """
 
     model: LlamaModel
     path: Callable[[PvcFile], str]
     texts: TextPaths
+    pinned: bool = False
 
     @property
     def spec(self) -> LlamaModelSpec:
@@ -175,6 +177,19 @@ def plain_number(value: float) -> str:
 
 def _text(value: object) -> str:
     return plain_number(value) if isinstance(value, float) else str(value)
+
+
+def _context_size(inputs: Inputs) -> int | None:
+    """Left to llama-server where it is automatic and nobody could settle it."""
+    wanted = inputs.engine.context_size
+    return None if wanted == "auto" else wanted
+
+
+def _fit(inputs: Inputs) -> Iterator[Spelling]:
+    """Newer builds change by themselves what does not fit (common/fit.cpp); older ones know no such thing."""
+    if inputs.pinned:
+        yield (("--fit", "off"),)
+        yield ()
 
 
 def _gpu_layers(inputs: Inputs) -> Iterator[Spelling]:
@@ -340,10 +355,11 @@ SETTINGS: tuple[Setting, ...] = (
     _value("servedModelName", lambda i: i.model.served_name, "--alias"),
     _value("host", lambda _: "0.0.0.0", "--host"),  # noqa: S104 (inside the pod's own network namespace)
     _value("port", lambda _: PORT, "--port"),
-    _value("engine.contextSize", lambda i: i.engine.context_size, "--ctx-size"),
+    _value("engine.contextSize", _context_size, "--ctx-size"),
     _value("engine.parallelSlots", lambda i: i.engine.parallel_slots, "--parallel"),
     _switch("engine.kvUnified", lambda i: i.engine.kv_unified, on="--kv-unified", off="--no-kv-unified", default=False),
     Setting(field="engine.gpuLayers", spellings=_gpu_layers),
+    Setting(field="fit", spellings=_fit),
     _value("engine.batchSize", lambda i: i.engine.batch_size, "--batch-size"),
     _value("engine.microBatchSize", lambda i: i.engine.micro_batch_size, "--ubatch-size"),
     _value("engine.threads", _threads, "--threads"),

@@ -12,9 +12,22 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import PvcFile
 from llamamodel_operator.api.spec import LlamaModelSpec, Resources
 from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT
+from llamamodel_operator.core.objects.check import Check, build_check
 from llamamodel_operator.core.objects.names import child_name, labels, selector
 
-__all__ = ["HOME", "RESERVED_VARIABLES", "SCHEDULING_ALLOWANCE_SEC", "TEXTS", "Server", "build_deployment", "file_path"]
+__all__ = [
+    "CONTAINER_SECURITY",
+    "HOME",
+    "POD_SECURITY",
+    "RESERVED_VARIABLES",
+    "SCHEDULING_ALLOWANCE_SEC",
+    "TEXTS",
+    "Server",
+    "build_deployment",
+    "claim_volumes",
+    "file_path",
+    "mount_path",
+]
 
 SCHEDULING_ALLOWANCE_SEC = 600
 """What a rollout may take besides the start of the container: scheduling, a new node, the pull of the image."""
@@ -25,13 +38,13 @@ TEXTS = "/etc/llamamodel"
 RESERVED_VARIABLES = "LLAMAMODEL_"
 """What the names of the operator's own environment variables begin with."""
 _UID = 65532
-_POD_SECURITY = {
+POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": _UID,
     "runAsGroup": _UID,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER_SECURITY = {
+CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -48,6 +61,7 @@ class Server:
         texts: name of the ConfigMap with templates and grammars; None where there are none.
         scales: name of the ConfigMap with the scales of the adapters; None where there are none.
         prompt_cache_mib: host memory that the server takes for prompts that may come again.
+        check: of the files, before the server starts; None where there is none.
     """
 
     image: str
@@ -55,6 +69,7 @@ class Server:
     texts: str | None = None
     scales: str | None = None
     prompt_cache_mib: int = 0
+    check: Check | None = None
 
 
 def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
@@ -100,14 +115,15 @@ def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
 
 def file_path(file: PvcFile) -> str:
     """Path of a file on a volume, inside the container."""
-    return f"{_mount_path(file.claim_name)}/{file.path}"
+    return f"{mount_path(file.claim_name)}/{file.path}"
 
 
-def _mount_path(claim_name: str) -> str:
+def mount_path(claim_name: str) -> str:
+    """Where a claim's volume is mounted."""
     return f"/models/{claim_name}"
 
 
-def _claims(spec: LlamaModelSpec) -> dict[str, str]:
+def claim_volumes(spec: LlamaModelSpec) -> dict[str, str]:
     """The claims that are mounted, each with the name of its volume."""
     first, *others = spec.claims
     return {first: "model", **{claim: f"claim-{hashlib.sha256(claim.encode()).hexdigest()[:8]}" for claim in others}}
@@ -125,16 +141,26 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
         "runtimeClassName": spec.runtime_class_name,
         "serviceAccountName": spec.service_account_name,
     }
+    container = _container(model, server)
+    if server.check:
+        optional["initContainers"] = [
+            build_check(
+                server.check,
+                mounts=_claim_mounts(spec),
+                security=CONTAINER_SECURITY,
+                server=container.get("resources") or {},
+            )
+        ]
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {**_POD_SECURITY, **(spec.pod_security_context or {})},
-        "containers": [_container(model, server)],
+        "securityContext": {**POD_SECURITY, **(spec.pod_security_context or {})},
+        "containers": [container],
         "volumes": [
             *(
                 {"name": volume, "persistentVolumeClaim": {"claimName": claim}}
-                for claim, volume in _claims(spec).items()
+                for claim, volume in claim_volumes(spec).items()
             ),
             *([{"name": "texts", "configMap": {"name": server.texts}}] if server.texts else []),
             {"name": "home", "emptyDir": {}},
@@ -158,12 +184,9 @@ def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
         "readinessProbe": _tcp_probe(period_seconds=5, failure_threshold=3),
         "livenessProbe": _tcp_probe(period_seconds=10, failure_threshold=6),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": _CONTAINER_SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
-            *(
-                {"name": volume, "mountPath": _mount_path(claim), "readOnly": True}
-                for claim, volume in _claims(spec).items()
-            ),
+            *_claim_mounts(spec),
             *([{"name": "texts", "mountPath": TEXTS, "readOnly": True}] if server.texts else []),
             {"name": "home", "mountPath": HOME},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (an emptyDir of the pod)
@@ -174,6 +197,13 @@ def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
     if resources := _resources(spec, prompt_cache_mib=server.prompt_cache_mib):
         container["resources"] = resources
     return container
+
+
+def _claim_mounts(spec: LlamaModelSpec) -> list[dict[str, Any]]:
+    return [
+        {"name": volume, "mountPath": mount_path(claim), "readOnly": True}
+        for claim, volume in claim_volumes(spec).items()
+    ]
 
 
 def _environment(spec: LlamaModelSpec, server: Server) -> Iterator[dict[str, Any]]:
