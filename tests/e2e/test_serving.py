@@ -76,7 +76,12 @@ def test_the_status_says_what_runs(kube: Kube) -> None:
 def test_kubectl_get_shows_phase_model_and_endpoint(kube: Kube) -> None:
     header, row = kube("get", "lm").splitlines()
     assert header.split() == ["NAME", "PHASE", "READY", "MODEL", "MEMORY", "ENDPOINT", "AGE"]
-    assert row.split()[:5] == ["gemma", "Ready", "True", "gemma-270m", f"http://gemma.{kube.namespace}.svc:8080"]
+    name, phase, ready, model, memory, endpoint, _ = row.split()
+    assert (name, phase, ready, model) == ("gemma", "Ready", "True", "gemma3/Q4_K_M")
+    estimate, available = memory.split("/")
+    assert estimate.endswith("Mi")
+    assert available.endswith("Gi")
+    assert endpoint == f"http://gemma.{kube.namespace}.svc:8080"
     assert "1 pod serves as gemma-270m" in kube("get", "llama", "-o", "wide")
 
 
