@@ -65,8 +65,9 @@ class _BadError(Exception):
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Exits 0 where all is well, 1 where it is not, 2 where nobody could look."""
+    """Exits 0 where all is well, 1 where it is not, 2 where nobody could look: before a start that is no failure, 0."""
     options = _options(words)
+    before_start = options.expect or options.quiet
     try:
         asked = _asked(options.files)
         models = [(one, _opened(one)) for one in asked]
@@ -79,11 +80,15 @@ def main(words: Sequence[str] | None = None) -> int:
         if len(document) > LONGEST_DOCUMENT_BYTES:
             raise _BadError(Reason.INSPECTION_UNAVAILABLE, f"{len(document):,} bytes of facts are too many")
     except _BadError as bad:
-        return _end(Verdict(reason=bad.reason, message=str(bad), expected=options.expect), to=options.message_file)
-    except (OSError, MemoryError) as error:
+        return _end(
+            Verdict(reason=bad.reason, message=str(bad), expected=options.expect),
+            to=options.message_file,
+            tolerant=before_start,
+        )
+    except Exception as error:  # a fault of ours is no fault of the files
         message = f"{type(error).__name__}: {error}"
         verdict = Verdict(reason=Reason.INSPECTION_UNAVAILABLE, message=message, expected=options.expect)
-        return _end(verdict, to=options.message_file)
+        return _end(verdict, to=options.message_file, tolerant=before_start)
     if not options.expect and not options.quiet:
         sys.stdout.buffer.write(b"\n" + document + b"\n")
         sys.stdout.flush()
@@ -200,7 +205,8 @@ def _bytes_of(one: _Asked, model: GgufModel) -> Iterator[bytes]:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _end(verdict: Verdict, *, to: Path) -> int:
+def _end(verdict: Verdict, *, to: Path, tolerant: bool = False) -> int:
+    """Writes the verdict, and gives the exit status. Where it is `tolerant`, not to be able to look is no failure."""
     if not verdict.good:
         _say(f"{verdict.reason}: {verdict.message}")
     try:
@@ -209,7 +215,9 @@ def _end(verdict: Verdict, *, to: Path) -> int:
         _say(f"the verdict cannot be written: {error}")
     if verdict.good:
         return 0
-    return 2 if verdict.reason is Reason.INSPECTION_UNAVAILABLE else 1
+    if verdict.reason is not Reason.INSPECTION_UNAVAILABLE:
+        return 1
+    return 0 if tolerant else 2
 
 
 def _say(text: str) -> None:

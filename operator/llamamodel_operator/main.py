@@ -298,8 +298,7 @@ class Operator:
 
     def _nodes_changed(self) -> None:
         for key in self._store.keys(MODELS):
-            if "gpu" in ((self._store.get(MODELS, key) or {}).get("spec") or {}):
-                self._queue.add(key)
+            self._queue.add(key)  # the GPUs may come from the defaults of the operator
 
     async def _look_at_texts(self) -> None:
         """The watch of ConfigMaps tells of those with our label alone; others are looked at now and then."""

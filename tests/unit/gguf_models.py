@@ -64,6 +64,7 @@ def inspected(model: GgufModel) -> Inspection:
         message="1 file read; the headers are valid and fit together",
         key="0123456789",
         digest=files_digest([model]),
+        content=repr(model),
         model=model,
     )
 

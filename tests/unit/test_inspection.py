@@ -203,7 +203,10 @@ async def test_the_job_is_small_restricted_and_has_no_gpu(world: World, node: No
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (0, 300)
     assert job["metadata"]["ownerReferences"][0]["uid"] == "uid-of-gemma"
     assert container["image"] == OPERATOR_IMAGE
-    assert container["resources"] == {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+    assert container["resources"] == {
+        "requests": {"cpu": "10m", "memory": "64Mi"},
+        "limits": {"cpu": "1", "memory": "256Mi"},
+    }
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert [(m["mountPath"], m["readOnly"]) for m in container["volumeMounts"]] == [
         ("/models/models", True),
@@ -579,6 +582,27 @@ async def test_a_log_that_is_not_what_the_verdict_tells_of_is_not_believed(
         await passes(world)
         assert world.condition("Inspected")[:2] == ("Unknown", "InspectionUnavailable")
         assert "does not hold the facts" in world.condition("Inspected")[2]
+    world.cluster.logs[name] = log
+    await passes(world)
+    assert world.condition("Inspected")[0] == "True"
+
+
+async def test_a_log_that_nobody_can_fetch_is_waited_for_and_then_the_model_starts(
+    world: World, node: Node, models: Path
+) -> None:
+    a_file(models)
+    world.has(a_model())
+    await passes(world)
+    node.runs_the_job()
+    (name,) = world.cluster.logs
+    log = world.cluster.logs.pop(name)
+    await passes(world)
+    assert world.condition("Inspected")[:2] == ("Unknown", "Inspecting")
+    assert "cannot be read" in world.condition("Inspected")[2]
+    world.now += timedelta(seconds=121)
+    await passes(world)
+    assert world.condition("Inspected")[:2] == ("Unknown", "InspectionUnavailable")
+    assert world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["replicas"] == 1
     world.cluster.logs[name] = log
     await passes(world)
     assert world.condition("Inspected")[0] == "True"

@@ -16,6 +16,7 @@ from llamamodel_operator.core.gguf.model import GgufModel
 from llamamodel_operator.core.inspection import (
     LONGEST_DOCUMENT_BYTES,
     InvalidDocumentError,
+    Verdict,
     document_of,
     files_of,
     inspection_key,
@@ -98,6 +99,32 @@ def test_a_document_with_anything_in_a_place_of_it_is_taken_or_refused(part: Any
         return
     assert all(isinstance(tensor.size, int) and isinstance(tensor.name, str) for tensor in model.tensors)
     assert all(0 <= part.size < 2**63 for part in model.parts)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": float("inf")},
+        {"parts": [["a.gguf", 100, 50, "\ud800"]]},
+        {"metadata": {"general.name": "\ud800"}},
+        {"tensors": [["a", 0, [2**62] * 5, 8]]},
+    ],
+)
+def test_what_could_not_be_written_or_counted_is_no_document(wrong: dict[str, Any]) -> None:
+    facts = {
+        **{"version": 3, "bigEndian": False, "parts": [["a.gguf", 100, 50, "00"]]},
+        **{"metadata": {}, "lengths": {}, "tensors": []},
+        **wrong,
+    }
+    said = {"version": 1, "files": [{"role": "model", "field": "spec.model.pvc", "facts": facts}]}
+    with pytest.raises(InvalidDocumentError):
+        models_of_document(json.dumps(said).encode(), files=FILES)
+
+
+def test_a_verdict_with_half_a_surrogate_can_be_written() -> None:
+    verdict = Verdict.parse('{"reason": "NotGGUF", "message": "\\ud800"}')
+    assert verdict is not None
+    verdict.message.encode()
 
 
 def test_nesting_without_an_end_is_no_document() -> None:

@@ -92,6 +92,14 @@ async def test_block_holds_and_a_label_that_says_more_releases_it_without_a_touc
     assert world.condition("MemoryFits")[:2] == ("True", "MemoryFits")
 
 
+async def test_a_model_that_is_held_is_not_started_by_an_edit_that_is_refused() -> None:
+    world = await started(BLOCKED, a_node(memory_mib=8192))
+    world.has(BLOCKED.with_spec(extraArgs=["--port", "1"]).at_generation(2))
+    await world.passes(a_node(memory_mib=8192))
+    assert world.condition("Accepted")[:2] == ("False", "InvalidSpec")
+    assert world.replicas == 0
+
+
 async def test_what_runs_is_left_alone_when_labels_shrink() -> None:
     world = await started(BLOCKED, a_node())
     before = world.template

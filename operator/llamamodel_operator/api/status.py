@@ -192,8 +192,6 @@ class MeasuredMemoryStatus(ApiModel):
     """Each GPU, without the driver's own context."""
     host: str | None = None
     """The host."""
-    time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """When the server that said so was started."""
 
 
 class MemoryStatus(ApiModel):

@@ -76,7 +76,7 @@ def assess(
         return _assessed(
             spec,
             case=_Case(
-                digest=inspection.digest,
+                digest=inspection.content,
                 settings=load.settings,
                 draft=arguments.draft,
                 overhead=load.overhead,
@@ -135,7 +135,8 @@ def _assessed(
         return _result(verdict, estimate, arguments, settled)
 
     gpus = room.gpu.count if arguments.devices is None else min(room.gpu.count, arguments.devices or room.gpu.count)
-    size = room.largest if choose_nodes or room.given is not None else room.smallest
+    chosen = choose_nodes and memory_label(room.gpu.resource_name) is not None
+    size = room.largest if chosen or room.given is not None else room.smallest
     memory = None if size is None else (size,) * gpus
     # Builds that know no `auto` are told of more layers than there are; that is as open.
     layers = spec.engine.gpu_layers in (None, "auto") and arguments.devices != 0
@@ -174,7 +175,7 @@ def _assessed(
     if not was_settled:
         settled = _with_request(spec, settled, estimate, mapped=mapped)
         need = max(gpu.total for gpu in estimate.gpus)
-        least = least_memory(room, need) if choose_nodes and memory_label(room.gpu.resource_name) else None
+        least = least_memory(room, need) if chosen else None
         if settled is not None and least is not None:
             settled = settled.model_copy(update={"least_gpu_memory": mebibytes(least)})
     largest = None if most is None else _largest(_with(case, runs), most)

@@ -90,6 +90,7 @@ class Inspection:
         reason, message: of the condition Inspected.
         key: of what was asked for, see `inspection_key`.
         digest: of the sizes and headers of all files, see `files_digest`; empty unless it is done.
+        content: digest of all facts, which others may have written; empty unless it is done.
         time: when it was done, as Kubernetes writes it.
         model, adapters, projector, draft: what the headers say; adapters in the order of the spec.
         checks_at_start: nobody could inspect before a pod starts, so that pods begin with an inspection of their own.
@@ -100,6 +101,7 @@ class Inspection:
     message: str
     key: str = ""
     digest: str = ""
+    content: str = ""
     time: str = ""
     model: GgufModel | None = None
     adapters: tuple[GgufModel, ...] = ()
@@ -192,7 +194,7 @@ class Verdict:
             return None
         if not all(isinstance(word, str) for word in words):
             return None
-        message, document, expected = words
+        message, document, expected = (word.encode(errors="replace").decode() for word in words)
         verdict = cls(reason=reason, message=message[:_LONGEST_SENTENCE], document=document, expected=expected)
         return verdict if verdict.good or verdict.bad or reason is Reason.INSPECTION_UNAVAILABLE else None
 
@@ -248,6 +250,7 @@ def models_of_document(text: bytes, *, files: Sequence[FileToInspect]) -> tuple[
         said = json.loads(text)
         if not isinstance(said, Mapping) or said.get("version") != 1 or not isinstance(said.get("files"), list):
             raise InvalidDocumentError("not the JSON object that an inspection of this version prints")
+        json.dumps(said, ensure_ascii=False).encode()  # a half of a surrogate pair could not be written anywhere
         named = [(entry.get("role"), entry.get("field")) for entry in said["files"]]
         wanted = [(file.role.value, file.field) for file in files]
         if named != wanted:
@@ -255,7 +258,7 @@ def models_of_document(text: bytes, *, files: Sequence[FileToInspect]) -> tuple[
         return tuple(_model(entry.get("facts")) for entry in said["files"])
     except InvalidDocumentError:
         raise
-    except (GgufError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (GgufError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidDocumentError(f"{type(error).__name__}: {error}") from None
 
 
@@ -275,6 +278,7 @@ def _model(document: Any) -> GgufModel:
             isinstance(tensor.name, str)
             and isinstance(tensor.type, int)
             and _is_size(tensor.size)
+            and len(tensor.shape) <= _MOST_DIMENSIONS
             and all(map(_is_size, tensor.shape))
             for tensor in model.tensors
         )
@@ -284,6 +288,10 @@ def _model(document: Any) -> GgufModel:
     if not sound:
         raise InvalidDocumentError("a size, a name or a value is of another type")
     return model
+
+
+_MOST_DIMENSIONS = 4
+"""Of a tensor, in ggml."""
 
 
 def _is_size(value: object) -> bool:
@@ -307,6 +315,7 @@ def inspected(models: Sequence[GgufModel], *, files: Sequence[FileToInspect], ke
         message=f"{parts} file{'s' if parts > 1 else ''} read; the headers are valid and fit together",
         key=key,
         digest=files_digest(models),
+        content=hashlib.sha256(repr(models).encode()).hexdigest(),
         time=time,
         model=_first(by_role[Role.MODEL]),
         adapters=tuple(by_role[Role.ADAPTER]),

@@ -60,7 +60,8 @@ class Tries:
             since = parse_time(said["since"])
             if since.tzinfo is None:
                 return None
-            return cls(since=since, reason=Reason(said["reason"]), message=str(said["message"])[:4096])
+            message = str(said["message"]).encode(errors="replace").decode()[:4096]
+            return cls(since=since, reason=Reason(said["reason"]), message=message)
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
@@ -165,14 +166,15 @@ def course_of(
             inspection=_pending(f"Job {name} reads the headers of the files", key=key).inspection, action=Action.START
         )
     tries = Tries.parse((job["metadata"].get("annotations") or {}).get(TRIES_ANNOTATION))
+    began = job["metadata"].get("creationTimestamp") or ""
     ended = _ended(pod)
     if ended is not None:
-        return _after(ended, pod or {}, tries=tries, key=key, now=now, timeout_sec=timeout_sec)
+        return _after(ended, pod or {}, tries=tries, key=key, now=now, timeout_sec=timeout_sec, began=began)
     if failed := _condition(job, "Failed") or _condition(job, "Complete"):
         why = failed.get("message") or failed.get("reason") or "its pod is gone"
         message = f"Job {job['metadata']['name']} ended without a verdict: {why}"
         at = failed.get("lastTransitionTime") or ""
-        return _unable(message, at=at, tries=tries, key=key, now=now, timeout_sec=timeout_sec)
+        return _unable(message, at=at, began=began, tries=tries, key=key, now=now, timeout_sec=timeout_sec)
     return _under_way(job, pod, tries=tries, key=key, now=now, timeout_sec=timeout_sec)
 
 
@@ -180,6 +182,7 @@ def _after(
     ended: Mapping[str, Any],
     pod: Mapping[str, Any],
     *,
+    began: str,
     tries: Tries | None,
     key: str,
     now: datetime,
@@ -208,6 +211,7 @@ def _after(
     return _unable(
         f"the inspection could not look at the files: {said}",
         at=at,
+        began=began,
         tries=tries,
         key=key,
         now=now,
@@ -215,10 +219,13 @@ def _after(
     )
 
 
-def _unable(message: str, *, at: str, tries: Tries | None, key: str, now: datetime, timeout_sec: float) -> Course:
-    """Tried again often while the model waits for it, later now and then."""
+def _unable(
+    message: str, *, at: str, began: str, tries: Tries | None, key: str, now: datetime, timeout_sec: float
+) -> Course:
+    """Tried again often while the model waits for it, later now and then. What the Job took counts as waiting."""
     failed_at = _time(at, now)
-    since = tries.since if tries is not None and tries.reason is Reason.INSPECTION_UNAVAILABLE else failed_at
+    known = tries is not None and tries.reason is Reason.INSPECTION_UNAVAILABLE
+    since = tries.since if tries is not None and known else _time(began, failed_at)
     again = Tries(since=since, reason=Reason.INSPECTION_UNAVAILABLE, message=message)
     if (now - since).total_seconds() < timeout_sec:
         inspection = _waiting(again, key=key)

@@ -24,6 +24,7 @@ from llamamodel_operator.api.status import (
     LastFailure,
     LlamaModelStatus,
     LoraAdapterStatus,
+    MeasuredMemoryStatus,
     MemoryStatus,
     ModelStatus,
     Phase,
@@ -68,9 +69,23 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         conditions=list(carry_transition_times(conditions, before=model.status.get("conditions") or [])),
         last_failure=_last_failure(situation),
     )
+    if status.memory is not None and status.memory.measured is None:
+        kept = _measured_before(situation)
+        status = status.model_copy(update={"memory": status.memory.model_copy(update={"measured": kept})})
     if observed.held_back or observed.left_alone:
         return status.model_copy(update=_of_what_runs(model.status))
     return status
+
+
+def _measured_before(now: Situation) -> MeasuredMemoryStatus | None:
+    """What a server of this very spec said before, while one runs: its log is read once, and a restart of the operator
+    need not change the status."""
+    engine, memory = now.model.status.get("engine"), now.model.status.get("memory")
+    if not isinstance(engine, Mapping) or not isinstance(memory, Mapping):
+        return None
+    if engine.get("settledFor") != now.plan.settled_for or not any(pod.ready for pod in now.current_pods):
+        return None
+    return _stored(MeasuredMemoryStatus, memory.get("measured"))
 
 
 _LONGEST_COMMAND = 32_768

@@ -204,12 +204,12 @@ class ClusterClient:
         async with self._session.request("GET", self.server + path, params=params) as response:
             if response.status >= 400:
                 raise _api_error(response.status, await response.read())
-            text = b""
+            text = bytearray()
             async for chunk in response.content.iter_chunked(1 << 16):
                 text += chunk
                 if len(text) >= limit_bytes:
                     break
-            return text[:limit_bytes]
+            return bytes(text[:limit_bytes])
 
     async def apply(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str | None = None

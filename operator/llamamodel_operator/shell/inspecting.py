@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from aiohttp import ClientError
+
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.inspection import (
@@ -43,7 +45,7 @@ from llamamodel_operator.core.objects.facts import (
 from llamamodel_operator.core.objects.job import INSPECT_CONTAINER, build_job, job_name
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Pod
-from llamamodel_operator.core.times import format_time
+from llamamodel_operator.core.times import format_time, parse_time
 from llamamodel_operator.shell.client import (
     CONFIG_MAPS,
     JOBS,
@@ -61,6 +63,8 @@ _log = logging.getLogger(__name__)
 _KEPT = 64
 """Inspections that are kept as objects; those of other models are read anew from the cache's text."""
 _REFUSED_AGAIN_SEC = 15.0
+_READ_AGAIN_SEC = 5.0
+_UNREADABLE_AGAIN_SEC = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +125,7 @@ class Inspector:
     # Looking
 
     async def look(self, model: LlamaModel, *, asked: str) -> Step:
-        """Where the inspection of this model stands. Raises ApiError where a log cannot be read for the moment."""
+        """Where the inspection of this model stands."""
         files = files_of(model.spec)
         key = inspection_key(files, asked=asked)
         now, found, stale = self._now(), self._facts(model, files=files, key=key), ""
@@ -238,18 +242,21 @@ class Inspector:
             document = _line(text, digest=course.document)
             models = models_of_document(document, files=files)
         except InvalidDocumentError as error:
-            return self._unreadable(step, f"the log of pod {course.pod} does not hold the facts: {error}")
-        except ApiError as error:
-            if error.transient:
-                raise
-            return self._unreadable(step, f"the log of pod {course.pod} cannot be read: {error.message}")
+            message = f"the log of pod {course.pod} does not hold the facts: {error}"
+            return _not_read(step, Reason.INSPECTION_UNAVAILABLE, message, again_sec=_UNREADABLE_AGAIN_SEC)
+        except (ApiError, ClientError, TimeoutError) as error:
+            why = error.message if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
+            return self._unreadable(step, f"the log of pod {course.pod} cannot be read: {why}")
         time = course.ended or format_time(self._now())
         done = inspected(models, files=files, key=key, time=time)
         return replace(step, course=replace(course, inspection=done, action=Action.SAVE), document=document)
 
     def _unreadable(self, step: Step, message: str) -> Step:
-        inspection = not_inspected(Reason.INSPECTION_UNAVAILABLE, message, key=step.key)
-        return replace(step, course=Course(inspection=inspection))
+        """Somebody is away for the moment: the model waits for it, and starts when that takes too long."""
+        ended = parse_time(step.course.ended) if step.course.ended else self._now()
+        waits = (self._now() - ended).total_seconds() < self._timeout_sec
+        reason = Reason.INSPECTING if waits else Reason.INSPECTION_UNAVAILABLE
+        return _not_read(step, reason, message, again_sec=_READ_AGAIN_SEC if waits else _UNREADABLE_AGAIN_SEC)
 
     # Acting
 
@@ -349,3 +356,8 @@ def _line(text: bytes, *, digest: str) -> bytes:
         if line.startswith(b"{") and hashlib.sha256(line).hexdigest() == digest:
             return line
     raise InvalidDocumentError(f"no line of {len(text):,} bytes has the digest that the verdict names")
+
+
+def _not_read(step: Step, reason: Reason, message: str, *, again_sec: float) -> Step:
+    inspection = not_inspected(reason, message, key=step.key)
+    return replace(step, course=Course(inspection=inspection, again_sec=again_sec))

@@ -174,13 +174,14 @@ class Reconciler:
         return f"{plan.will_not_start}: the pods of the earlier spec keep serving"
 
     async def _keep_what_runs(self, model: LlamaModel, plan: Plan) -> list[Refusal]:
-        """While a spec is held back, suspending and scaling work, and the Service is kept."""
+        """While a spec is held back, suspending and scaling work, and the Service is kept. Nothing is started from
+        nothing: memoryPolicy may have it held, and its files may be bad."""
         live = self._store.get(DEPLOYMENTS, Key(model.namespace, plan.name))
         if live is None or controller_uid(live) != model.uid:
             return []
         service = next(child for child in plan.objects if child["kind"] == "Service")
         refusals = [refusal] if (refusal := await self._apply(model, service)) else []
-        if live["spec"].get("replicas") == model.spec.wanted_replicas:
+        if live["spec"].get("replicas") in (0, model.spec.wanted_replicas):
             return refusals
         scale = {
             "apiVersion": "autoscaling/v1",

@@ -132,7 +132,7 @@ class GgufModel:
                     for name, type_, shape, size in document["tensors"]
                 ),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"this is no document of a GGUF model: {type(error).__name__}: {error}") from error
 
 

@@ -84,7 +84,7 @@ def build_job(
                 "args": ["--files", files_argument(files, mount=claims)],
                 "resources": {
                     "requests": {"cpu": "10m", "memory": "64Mi"},
-                    "limits": {"memory": "256Mi"},
+                    "limits": {"cpu": "1", "memory": "256Mi"},
                 },
                 "securityContext": CONTAINER_SECURITY,
                 "terminationMessagePolicy": "File",
