@@ -24,7 +24,11 @@ from pydantic_settings import CliApp, SettingsError
 
 from llamamodel_operator import __version__
 from llamamodel_operator.api.findings import Finding
-from llamamodel_operator.core.review import nobody_looks, review_manifest
+from llamamodel_operator.api.labels import INSPECT_ANNOTATION
+from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.core.inspection import Inspection
+from llamamodel_operator.core.inventory import NodeGpus
+from llamamodel_operator.core.review import Know, nobody_looks, review_manifest
 from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.handlers import make_registry, make_settings
 from llamamodel_operator.shell.client import MODELS, ApiError, ClusterClient, ClusterConfigError
@@ -127,7 +131,7 @@ async def _run(settings: Settings) -> None:
                     settings=settings,
                     client=client,
                     metrics=metrics,
-                    review=review_of(settings, stack.enter_context(TemplateSandbox())),
+                    review=review_of(settings, stack.enter_context(TemplateSandbox()), know=operator.known),
                     leading=operator.leads,
                 )
             )
@@ -139,8 +143,11 @@ async def _run(settings: Settings) -> None:
             _end_for_certain()
 
 
-def review_of(settings: Settings, sandbox: TemplateSandbox) -> Callable[[Mapping[str, Any]], Sequence[Finding]]:
-    """What the webhook says about a LlamaModel. It asks nobody: what lies in ConfigMaps, the operator checks."""
+def review_of(
+    settings: Settings, sandbox: TemplateSandbox, *, know: Know | None = None
+) -> Callable[[Mapping[str, Any]], Sequence[Finding]]:
+    """What the webhook says about a LlamaModel. It asks nobody: what lies in ConfigMaps, the operator checks. Of files
+    and nodes it says what the leader knows already; other replicas know nothing."""
     configuration = settings.configuration
 
     def examine(text: str) -> TemplateReport:
@@ -151,7 +158,9 @@ def review_of(settings: Settings, sandbox: TemplateSandbox) -> Callable[[Mapping
             return TemplateReport()
 
     def review(raw: Mapping[str, Any]) -> Sequence[Finding]:
-        return review_manifest(raw, configuration=configuration, look_up=nobody_looks, examine=examine).findings
+        return review_manifest(
+            raw, configuration=configuration, look_up=nobody_looks, examine=examine, know=know
+        ).findings
 
     return review
 
@@ -184,7 +193,7 @@ class Operator:
             nodes=self._nodes.nodes,
             operator_image=settings.operator_image if inspects else "",
         )
-        inspector = Inspector(
+        self._inspector = Inspector(
             client=client,
             store=self._store,
             image=settings.operator_image,
@@ -202,7 +211,7 @@ class Operator:
             prober=self._prober,
             now=_now,
             again=self._queue.add,
-            inspector=inspector if inspects else None,
+            inspector=self._inspector if inspects else None,
         )
         self._resync = Resync(
             client=client,
@@ -353,6 +362,11 @@ class Operator:
     def leads(self) -> bool:
         """Whether this process is the one that writes."""
         return self._lease.leading or not self._settings.leader_election
+
+    def known(self, model: LlamaModel) -> tuple[Inspection | None, tuple[NodeGpus, ...] | None]:
+        """What this process knows already of the model's files, and of the nodes; for reviews, in their thread."""
+        asked = model.annotations.get(INSPECT_ANNOTATION, "")
+        return self._inspector.known(model, asked=asked), self._nodes.nodes()
 
     def alive(self) -> dict[str, Check]:
         """What /healthz asks: a process that fails one of these is better started anew."""

@@ -243,6 +243,17 @@ async def test_a_restart_of_the_operator_makes_no_job(world: World, node: Node, 
     assert world.cluster.writes == []
 
 
+async def test_reviews_are_told_what_is_known_of_these_very_files(world: World, node: Node, models: Path) -> None:
+    a_file(models)
+    assert world.inspector.known(a_model().build(), asked="") is None
+    await is_served(world, node)
+    await world.reconciler.reconcile(GEMMA)
+    known = world.inspector.known(a_model().build(), asked="")
+    assert known is not None
+    assert known.model is not None
+    assert world.inspector.known(a_model().reading("models", "other.gguf").build(), asked="") is None
+
+
 async def test_facts_are_parsed_once(world: World, node: Node, models: Path) -> None:
     a_file(models)
     await is_served(world, node)

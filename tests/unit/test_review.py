@@ -17,6 +17,7 @@ from llamamodel_operator.core.review import nobody_looks, review_manifest
 from llamamodel_operator.core.text.template import TemplateReport
 
 from .builders import CONFIGURATION, ModelBuilder, a_model
+from .gguf_models import a_node, an_8b, inspected
 
 B11669 = "example.com/llama.cpp:server-cuda-b11669"
 B6957 = "example.com/llama.cpp:server-cuda-b6957"
@@ -38,6 +39,19 @@ def codes(findings: tuple[Finding, ...]) -> list[tuple[Severity, FindingCode, st
 
 def with_arguments(image: str, *words: str) -> ModelBuilder:
     return a_model().with_spec(image=image, extraArgs=list(words))
+
+
+def test_what_does_not_fit_is_a_warning_where_files_and_nodes_are_known() -> None:
+    found = review_manifest(
+        a_model().with_gpu().with_engine(contextSize=8192, gpuLayers="all").raw(),
+        configuration=CONFIGURATION,
+        look_up=nobody_looks,
+        examine=lambda _: TemplateReport(),
+        know=lambda _: (inspected(an_8b()), (a_node(memory_mib=8192),)),
+    ).findings
+    (finding,) = [finding for finding in found if finding.code == FindingCode.MEMORY_TOO_SMALL]
+    assert (finding.severity, finding.field) == ("warning", "spec.gpu")
+    assert "needs 9.2Gi per GPU" in finding.message
 
 
 def test_a_misspelt_flag_is_a_warning_with_the_flag_that_was_meant() -> None:

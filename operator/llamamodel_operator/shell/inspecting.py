@@ -122,6 +122,16 @@ class Inspector:
         """The LlamaModel is gone."""
         self._refused.pop(key, None)
 
+    def known(self, model: LlamaModel, *, asked: str) -> Inspection | None:
+        """What was found before in the very files that the model names; None where nobody looked, or it is not at hand.
+
+        Reads only, so that other threads may ask: reviews do.
+        """
+        key = inspection_key(files_of(model.spec), asked=asked)
+        name = Key(model.namespace, facts_name(model, key))
+        kept = self._known.get(name)
+        return kept[2] if kept is not None and kept[:2] == (self._store.version(CONFIG_MAPS, name), model.uid) else None
+
     # Looking
 
     async def look(self, model: LlamaModel, *, asked: str) -> Step:

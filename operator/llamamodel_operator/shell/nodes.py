@@ -48,8 +48,9 @@ class NodeWatch:
         self._due: asyncio.TimerHandle | None = None
 
     def nodes(self) -> tuple[NodeGpus, ...] | None:
-        """Sorted by name; None where they may not be read, or have not been yet."""
-        return None if self._nodes is None else tuple(self._nodes[name] for name in sorted(self._nodes))
+        """Sorted by name; None where they may not be read, or have not been yet. Other threads may ask."""
+        known = None if self._nodes is None else dict(self._nodes)
+        return None if known is None else tuple(known[name] for name in sorted(known))
 
     async def ready(self, *, within: float) -> None:
         """Returns when nodes were read once, or may not be, or after that many seconds."""
