@@ -12,6 +12,7 @@ from llamamodel_operator.api.base import API_VERSION, GROUP, KIND, PLURAL, VERSI
 from llamamodel_operator.api.labels import MANAGER
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.facts import Facts
+from llamamodel_operator.core.inspection import inspection_off
 from llamamodel_operator.core.observed import Claim, Observed
 from llamamodel_operator.core.plan import Configuration, make_plan
 from llamamodel_operator.core.status import make_status
@@ -88,7 +89,7 @@ def _bodies(*, name: str, namespace: str, configuration: Configuration, now: dat
         },
     }
     model = LlamaModel.parse({**raw, "metadata": {**identity, "uid": uid, "generation": 1}})
-    plan = make_plan(model, configuration=configuration, facts=Facts())
+    plan = make_plan(model, configuration=configuration, facts=Facts(inspection=inspection_off(), nodes=()))
     children = {child["kind"]: child for child in plan.objects}
     if set(children) != {"Deployment", "Service"}:
         raise ValueError(f"the floor knows Deployment and Service, the plan has {', '.join(sorted(children))}")
