@@ -72,3 +72,12 @@ def test_a_sidecar_is_none_of_our_business() -> None:
 @pytest.mark.parametrize("status", [None, {}, {"conditions": None, "containerStatuses": None}])
 def test_a_pod_without_a_status_is_read(status: object) -> None:
     assert Pod.parse({"metadata": {"name": "p"}, "status": status}, container="llama-server") == Pod(name="p")
+
+
+def test_the_check_of_the_files_that_does_not_run_is_told_apart() -> None:
+    raw = a_pod().waiting("PodInitializing").raw()
+    stuck = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    raw["status"]["initContainerStatuses"] = [{"name": "check", "state": stuck}]
+    pod = Pod.parse(raw, container="llama-server", check="check")
+    assert (pod.waiting_reason, pod.waiting_message, pod.check_waits) == ("ImagePullBackOff", "not found", True)
+    assert not Pod.parse(raw, container="llama-server").check_waits

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llamamodel_operator.api.conditions import ConditionType, Reason
 from llamamodel_operator.api.status import LlamaModelStatus, Phase
-from llamamodel_operator.core.checks import CHAIN
+from llamamodel_operator.core.checks import CHAIN, Situation, verdict_of
 from llamamodel_operator.core.observed import Observed, Refusal
 from llamamodel_operator.core.status import invalid_status, make_status, status_differs
 from llamamodel_operator.core.times import format_time, parse_time
@@ -210,6 +210,15 @@ def test_an_image_that_cannot_be_pulled_is_named(reason: str) -> None:
         "image example.com/llama:cpu cannot be pulled: not found; check spec.image and spec.imagePullSecrets",
     )
     assert status.phase is Phase.FAILED
+
+
+def test_where_the_operators_image_cannot_be_pulled_it_is_not_the_models_that_is_named() -> None:
+    pod = replace(a_pod().waiting("ErrImagePull", "not found").build(), check_waits=True)
+    plan = a_model().plan()
+    observed = Observed(deployment=None, pods=(replace(pod, revision=plan.revision),))
+    found = verdict_of(Situation(model=a_model().build(), plan=plan, observed=observed))
+    assert found.reason is Reason.IMAGE_PULL_FAILED
+    assert "the image of the operator" in found.message
 
 
 @pytest.mark.parametrize("reason", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])

@@ -278,7 +278,7 @@ def _result(
 
 # --- what takes time, remembered by the files' digest and the settings. Pure: only speed depends on it.
 
-_REMEMBERED = 512
+_REMEMBERED = 128
 
 
 def _with(case: _Case, settings: MemorySettings) -> _Case:

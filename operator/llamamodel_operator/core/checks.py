@@ -209,6 +209,14 @@ _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError
 def image_not_pulled(now: Situation) -> Verdict | None:
     """The image does not exist, or may not be pulled."""
     for pod in now.unready_pods:
+        if pod.waiting_reason in _IMAGE_REASONS and pod.check_waits:
+            return Verdict(
+                reason=Reason.IMAGE_PULL_FAILED,
+                message="the image of the operator, with which each pod checks its files, cannot be pulled:"
+                f" {pod.waiting_message or pod.waiting_reason}; check spec.imagePullSecrets, and whether the registry"
+                " still has this image",
+                phase=Phase.FAILED,
+            )
         if pod.waiting_reason in _IMAGE_REASONS:
             return Verdict(
                 reason=Reason.IMAGE_PULL_FAILED,

@@ -71,6 +71,7 @@ class Pod:
         terminating: it is being deleted.
         unschedulable: the scheduler's message while no node fits.
         waiting_reason, waiting_message: why the container does not run, as the kubelet says.
+        check_waits: it is the check of the files that does not run.
         running_since: start of the running container.
         started: the startup probe has succeeded in this run.
         last_termination: of the previous run, or of this one where it has ended.
@@ -90,6 +91,7 @@ class Pod:
     unschedulable: str = ""
     waiting_reason: str = ""
     waiting_message: str = ""
+    check_waits: bool = False
     running_since: str = ""
     started: bool = False
     last_termination: Termination | None = None
@@ -114,7 +116,8 @@ class Pod:
         )
         waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated")
         check_waits = (checking.get("state") or {}).get("waiting") or {}
-        if check_waits.get("reason") not in (None, "PodInitializing", "CrashLoopBackOff"):
+        check_is_first = check_waits.get("reason") not in (None, "PodInitializing", "CrashLoopBackOff")
+        if check_is_first:
             waiting = check_waits
         ready, running_since = conditions.get("Ready", {}), (state.get("running") or {}).get("startedAt") or ""
         terminating = "deletionTimestamp" in metadata
@@ -130,6 +133,7 @@ class Pod:
             unschedulable=(scheduled.get("message") or "no node fits") if unschedulable else "",
             waiting_reason=waiting.get("reason") or "",
             waiting_message=waiting.get("message") or "",
+            check_waits=check_is_first,
             running_since=running_since,
             started=bool(own.get("started")),
             last_termination=_termination(ended) if ended else None,
