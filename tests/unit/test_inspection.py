@@ -642,7 +642,34 @@ async def test_facts_that_may_not_be_kept_do_not_keep_the_model_from_starting(
     with contextlib.suppress(RefusedError):
         await passes(world)
     assert world.cluster.keys(DEPLOYMENTS) == {GEMMA}
-    assert len(node.jobs()) == 1  # its log is read again
+    assert len(node.jobs()) == 1  # after a restart of the operator its log is all that is left
+    world.cluster.logs.clear()
+    world.cluster.forget_writes()
+    with contextlib.suppress(RefusedError):
+        await passes(world, 3)
+    assert world.condition("Inspected")[:2] == ("True", "Inspected"), "without reading the log again"
+    assert world.cluster.writes == []
+    assert world.later[GEMMA] <= 60
+
+    world.cluster.before_write = lambda _: None
+    world.now += timedelta(seconds=61)
+    await passes(world)
+    assert len(world.cluster.keys(CONFIG_MAPS)) == 1
+    assert node.jobs() == []
+
+
+async def test_facts_that_may_not_be_kept_are_given_up_for_other_files(world: World, node: Node, models: Path) -> None:
+    a_file(models)
+    world.has(a_model())
+    await passes(world)
+    node.runs_the_job()
+    world.cluster.refuses("ConfigMap", ApiError(status=403, reason="Forbidden", message="exceeded quota"))
+    await passes(world)
+    a_file(models, "gemma/other.gguf", context=8192)
+    world.has(a_model().with_spec(model={"pvc": {"claimName": "models", "path": "gemma/other.gguf"}}))
+    await passes(world, 2)
+    assert any(job["metadata"]["name"] for job in node.jobs())
+    assert world.condition("Inspected")[:2] == ("Unknown", "Inspecting")
 
 
 async def test_with_inspections_off_all_is_as_before(cluster: FakeCluster) -> None:

@@ -65,6 +65,7 @@ _KEPT = 64
 _REFUSED_AGAIN_SEC = 15.0
 _READ_AGAIN_SEC = 5.0
 _UNREADABLE_AGAIN_SEC = 120.0
+_UNKEPT_AGAIN_SEC = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,15 @@ class _Refused:
     message: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Unkept:
+    """Facts that the API server does not take, a quota for example; held here, so that no log is read twice."""
+
+    uid: str
+    last: datetime
+    step: Step
+
+
 class Inspector:
     """Looks from the cache, so that a restart of the operator begins nothing anew."""
 
@@ -116,11 +126,13 @@ class Inspector:
         self._now = now
         self._later = later
         self._refused: dict[Key, _Refused] = {}
+        self._unkept: dict[Key, _Unkept] = {}
         self._known: OrderedDict[Key, tuple[int, str, Inspection]] = OrderedDict()
 
     def forget(self, key: Key) -> None:
         """The LlamaModel is gone."""
         self._refused.pop(key, None)
+        self._unkept.pop(key, None)
 
     def known(self, model: LlamaModel, *, asked: str) -> Inspection | None:
         """What was found before in the very files that the model names; None where nobody looked, or it is not at hand.
@@ -143,6 +155,8 @@ class Inspector:
             if not self._is_stale(model, found):
                 return Step(key=key, asked=asked, course=Course(inspection=found))
             stale = facts_name(model, key)
+        elif (again := self._keep_again(model, key=key)) is not None:
+            return again
         name = job_name(model, key)
         job = self._store.get(JOBS, Key(model.namespace, name))
         if job is not None and controller_uid(job) != model.uid:
@@ -176,6 +190,20 @@ class Inspector:
         if len(self._known) > _KEPT:
             self._known.popitem(last=False)
         return inspection
+
+    def _keep_again(self, model: LlamaModel, *, key: str) -> Step | None:
+        """What was found, where it could not be kept: now and then that is tried again."""
+        owner = Key(model.namespace, model.name)
+        unkept = self._unkept.get(owner)
+        if unkept is None or (unkept.uid, unkept.step.key) != (model.uid, key):
+            return None
+        if self._is_stale(model, unkept.step.inspection):
+            del self._unkept[owner]
+            return None
+        wait = _UNKEPT_AGAIN_SEC - (self._now() - unkept.last).total_seconds()
+        if wait <= 0:
+            return unkept.step
+        return replace(unkept.step, course=Course(inspection=unkept.step.inspection, again_sec=wait))
 
     def _is_stale(self, model: LlamaModel, found: Inspection) -> bool:
         """Whether a pod that started later has found other files."""
@@ -277,13 +305,17 @@ class Inspector:
             await self._delete(CONFIG_MAPS, self._store.get(CONFIG_MAPS, Key(model.namespace, step.stale)))
         if course.action is Action.START:
             await self._start(model, step)
-        elif course.action is Action.SAVE and not await self._save(model, step):
-            return  # the Job is kept, for its log
-        if course.inspection.state is InspectionState.DONE:
+        elif course.action is Action.SAVE:
+            if await self._save(model, step):
+                self._unkept.pop(owner, None)
+            else:
+                self._unkept[owner] = _Unkept(uid=model.uid, last=self._now(), step=step)
+                course = replace(course, again_sec=_UNKEPT_AGAIN_SEC)
+        done = course.inspection.state is InspectionState.DONE
+        if done:
             self._refused.pop(owner, None)
-            await self._clean_up(model, keep=step.key, keep_job=False)
-        else:
-            await self._clean_up(model, keep=step.key, keep_job=True)
+        # Where facts could not be kept, the log of the Job is all that is left after a restart.
+        await self._clean_up(model, keep=step.key, keep_job=not done or owner in self._unkept)
         if course.again_sec is not None:
             self._later(owner, course.again_sec)
 
