@@ -132,3 +132,51 @@ def test_a_node_that_is_relabelled_restarts_nothing(kube: Kube, relabel: Callabl
     after = kube.must_get("deployment", "small")
     assert after["metadata"]["generation"] == deployment["metadata"]["generation"]
     kube.delete("llamamodel", "small")
+
+
+@pytest.fixture
+def add_node(kube: Kube) -> Iterator[Callable[[str, str, str], None]]:
+    """Nodes without a kubelet, as an autoscaler registers them: name, GPUs, MiB of each. They go in the end."""
+    names: list[str] = []
+
+    def add(name: str, gpus: str, mebibytes: str) -> None:
+        names.append(name)
+        taints = [{"key": "test/no-kubelet", "effect": "NoSchedule"}]
+        labels = {"kubernetes.io/hostname": name, LABEL: mebibytes}
+        kube.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": name, "labels": labels},
+                "spec": {"taints": taints},
+            }
+        )
+        amounts = {"nvidia.com/gpu": gpus, "cpu": "8", "memory": "64Gi", "pods": "110"}
+        kube.patch("node", name, {"status": {"capacity": amounts, "allocatable": amounts}}, "--subresource=status")
+
+    yield add
+    for name in names:
+        kube.delete("node", name)
+
+
+def test_a_node_that_is_added_later_answers_who_waits_for_it_and_restarts_nothing(
+    kube: Kube, add_node: Callable[[str, str, str], None]
+) -> None:
+    tolerations = [{"key": "test/no-kubelet", "operator": "Exists"}]
+    serve(kube, llama_model("runs", gpu={"count": 1}, tolerations=tolerations))
+    pod, deployment = pod_of(kube, "runs"), kube.must_get("deployment", "runs")
+    eight = an_8b("eight", tolerations=tolerations)
+    eight["spec"]["gpu"] = {"count": 8}
+    kube.apply(eight)
+    eventually(lambda: condition(kube.must_get("lm", "eight"), "MemoryFits")["reason"] == "NoNodeYet", within=60)
+
+    add_node("added", "8", "81920")
+    eventually(lambda: condition(kube.must_get("lm", "eight"), "MemoryFits")["status"] == "True", within=60)
+    message = condition(kube.must_get("lm", "eight"), "MemoryFits")["message"]
+    assert "with enough: added 80Gi" in message
+    eventually(lambda: "2 nodes" in condition(kube.must_get("lm", "runs"), "MemoryFits")["message"], within=30)
+    assert pod_of(kube, "runs")["metadata"]["uid"] == pod["metadata"]["uid"]
+    after = kube.must_get("deployment", "runs")
+    assert after["metadata"]["generation"] == deployment["metadata"]["generation"]
+    kube.delete("llamamodel", "eight")
+    kube.delete("llamamodel", "runs")
