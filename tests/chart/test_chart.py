@@ -68,6 +68,7 @@ WORK: set[Rule] = {
     ("apps", "deployments/scale", "patch"),
     ("", "services", "create delete get list patch watch"),
     ("", "configmaps", "create delete get list patch watch"),
+    ("policy", "poddisruptionbudgets", "create delete get list patch watch"),
     ("", "pods", "list watch"),
     ("batch", "jobs", "create delete get list watch"),
     ("", "pods/log", "get"),

@@ -150,7 +150,7 @@ def test_a_file_that_is_replaced_is_caught_at_the_next_start_of_a_pod(
 
     eventually(caught, within=60)
     served(kube, "swapped")
-    (before,) = first["spec"]["initContainers"]
-    (after,) = pod_of(kube, "swapped")["spec"]["initContainers"]
+    before, *_ = first["spec"]["initContainers"]
+    after, *_ = pod_of(kube, "swapped")["spec"]["initContainers"]
     assert after["args"] != before["args"]
     kube.delete("llamamodel", "swapped")

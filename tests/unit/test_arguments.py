@@ -21,6 +21,7 @@ def test_the_smallest_model_gets_a_file_a_name_an_address_and_nothing_more() -> 
         "--port", "8080",
         "--n-gpu-layers", "0",
         "--cache-ram", "1024",
+        "--threads-http", "260",
         "--check-tensors",
         "--metrics",
         "--slots",

@@ -107,7 +107,7 @@ def test_what_the_api_server_and_others_add_to_the_service_is_no_difference(edit
         ),
         (
             lambda live: container(live)["args"].append("--verbose"),
-            "spec.template.spec.containers[0].args has 20 items, not 19",
+            "spec.template.spec.containers[0].args has 22 items, not 21",
         ),
         (
             lambda live: container(live)["args"].__setitem__(3, "other"),

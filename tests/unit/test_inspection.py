@@ -16,6 +16,7 @@ from llamamodel_operator import inspector
 from llamamodel_operator.api.labels import INSPECT_ANNOTATION, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, REVISION_LABEL
 from llamamodel_operator.core.inspection import Verdict
 from llamamodel_operator.core.objects.check import CHECK_CONTAINER
+from llamamodel_operator.core.objects.drain import DRAIN_CONTAINER
 from llamamodel_operator.core.objects.job import INSPECT_CONTAINER
 from llamamodel_operator.core.times import format_time
 from llamamodel_operator.shell.client import (
@@ -88,7 +89,7 @@ class Node:
         """A pod of the Deployment comes to its init container; whether that lets it go on."""
         deployment = self.world.cluster.shows(DEPLOYMENTS, GEMMA)
         template = deployment["spec"]["template"]
-        (container,) = template["spec"]["initContainers"]
+        container = check_in(template)
         code, _, message = self.run_program(container)
         self.world.now += timedelta(seconds=2)
         metadata = {
@@ -113,6 +114,12 @@ class Node:
 
     def shows(self, pod: dict[str, Any]) -> None:
         self.world.store.put(PODS, self.world.cluster.has(PODS, pod))
+
+
+def check_in(template: Mapping[str, Any]) -> Any:
+    """The check that pods begin with; None where they begin without."""
+    containers = template["spec"].get("initContainers") or []
+    return next((container for container in containers if container["name"] == CHECK_CONTAINER), None)
 
 
 def terminated(code: int, message: str, at: datetime) -> dict[str, Any]:
@@ -416,7 +423,8 @@ async def test_pods_begin_with_a_check_of_what_was_inspected(world: World, node:
     a_file(models)
     await is_served(world, node)
     spec = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]["spec"]
-    (check,) = spec["initContainers"]
+    check, sidecar = spec["initContainers"]
+    assert sidecar["name"] == DRAIN_CONTAINER
     assert check["image"] == OPERATOR_IMAGE
     assert [mount["readOnly"] for mount in check["volumeMounts"]] == [True]
     assert check["securityContext"] == spec["containers"][0]["securityContext"]
@@ -487,7 +495,7 @@ async def test_who_cannot_inspect_lets_the_model_start_after_a_time(world: World
     assert world.condition("Inspected")[:2] == ("Unknown", "InspectionUnavailable")
     assert reason in world.condition("Inspected")[2]
     template = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]
-    assert "initContainers" not in template["spec"]
+    assert check_in(template) is None
     # Facts that come late roll no pod.
     a_file(models)
     node.runs_the_job()
@@ -712,7 +720,7 @@ async def test_the_program_of_the_check_is_the_operators_whatever_its_version(
     assert world.cluster.shows(DEPLOYMENTS, GEMMA) == before
     world.has(a_model().with_engine(contextSize=2048).at_generation(2))
     await passes(world)
-    (check,) = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]["spec"]["initContainers"]
+    check = check_in(world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"])
     assert check["image"] == "example.com/llamamodel-operator:2"
 
 

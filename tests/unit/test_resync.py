@@ -13,6 +13,7 @@ from llamamodel_operator.shell.client import (
     JOBS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     SERVICES,
     ApiError,
@@ -66,6 +67,8 @@ async def test_at_the_start_everything_is_read_and_every_model_gets_a_pass(world
     world.cluster.has(JOBS, job)
     world.cluster.has(CONFIG_MAPS, {"metadata": {"name": "t", "namespace": "demo", "labels": {WATCH_LABEL: ""}}})
     world.cluster.has(PERSISTENT_VOLUME_CLAIMS, a_claim().raw())
+    ours = {"name": "gemma", "namespace": "demo", "labels": {MANAGED_BY_LABEL: MANAGER}}
+    world.cluster.has(POD_DISRUPTION_BUDGETS, {"metadata": ours})
     await world.resync.fill()
     assert all(world.store.keys(resource) for resource in CACHED)
     assert sorted(world.queued) == [Key("demo", "b"), GEMMA]

@@ -29,6 +29,7 @@ NOT_FOR_THE_COMMAND_LINE = {
     "requestDefaults.stop": "llama-server has no flag for it; it holds for requests through the gateway",
     "suspend": "whether there are pods",
     "startupTimeoutSec": "the start-up probe",
+    "terminationGracePeriodSeconds": "the pod",
     "image": "the container",
     "imagePullPolicy": "the container",
     "imagePullSecrets[].name": "the pod",

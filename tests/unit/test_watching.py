@@ -157,7 +157,8 @@ def test_watches_end_and_requests_time_out() -> None:
 def test_of_children_and_pods_only_ours_are_watched_of_models_and_claims_all() -> None:
     found = make_settings().watching.label_selectors
     expected = kopf.OperatorSettings().watching.label_selectors
-    for resource in ("deployments.apps", "jobs.batch", "services", "pods"):
+    ours = ("deployments.apps", "jobs.batch", "services", "pods", "poddisruptionbudgets.policy")
+    for resource in ours:
         expected[resource] = "app.kubernetes.io/managed-by=llamamodel-operator"
     expected["configmaps"] = "llamamodel.dev/watch"
     assert found == expected

@@ -12,6 +12,8 @@ from llamamodel_operator.api.quantity import Quantity, parse_quantity
 
 __all__ = [
     "DEFAULT_DEFRAG_THRESHOLD",
+    "DEFAULT_PARALLEL_SLOTS",
+    "DEFAULT_QUEUE_LIMIT",
     "MOST_THREADS",
     "CacheType",
     "ContextSize",
@@ -88,6 +90,9 @@ class Pooling(StrEnum):
 
 
 MOST_THREADS = 4096
+DEFAULT_PARALLEL_SLOTS = 4
+"""Slots of current builds where nobody says how many (tools/server/server.cpp); older ones have one."""
+DEFAULT_QUEUE_LIMIT = 256
 DEFAULT_DEFRAG_THRESHOLD = 0.1
 _MOST_LAYERS = 100_000
 _MOST_CONTEXT = 1 << 30
@@ -224,6 +229,11 @@ class EngineSpec(ApiModel):
     """How many requests one pod works on at once (--parallel). Unset: llama-server's choice, 4 slots that share
     one cache. Further requests wait in line."""
 
+    queue_limit: Annotated[int | None, Field(ge=1, le=4096)] = None
+    """Requests that may wait for a slot in one pod (--threads-http is this and the slots). Each holds one of the
+    server's HTTP threads, and so a little memory; with all threads taken, connections wait, and /health does not
+    answer. Unset: 256."""
+
     kv_unified: bool | None = None
     """One KV cache that all slots share (--kv-unified), so that one request may use all of the context, instead of
     an equal part for each slot. Unset: shared where parallelSlots is unset, else not."""
@@ -348,6 +358,12 @@ class EngineSpec(ApiModel):
             ),
         )
     }
+
+    @property
+    def settled_http_threads(self) -> int:
+        """HTTP threads of the server: one for each slot, and for each request that waits for one."""
+        slots = self.parallel_slots or DEFAULT_PARALLEL_SLOTS
+        return slots + (DEFAULT_QUEUE_LIMIT if self.queue_limit is None else self.queue_limit)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -87,6 +87,11 @@ class FindingCode(StrEnum):
     """The text lies where this check cannot look (a ConfigMap, a file on a volume); the operator checks it."""
     TEXT_MISSING = "TextMissing"
     """The ConfigMap that is referred to, or its key, does not exist."""
+    # volumes
+    CLAIM_TIES_TO_NODE = "ClaimTiesToNode"
+    """The volume can be mounted on one node at a time: all pods of the model run on that node."""
+    CLAIM_FOR_ONE_POD = "ClaimForOnePod"
+    """The volume can be mounted by one pod at a time, and more pods are asked for."""
     # memory
     MEMORY_TOO_SMALL = "MemoryTooSmall"
     """What the model takes, as estimated, is more than the GPUs of any node that it may run on have, or more than the

@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 DEFAULT_STARTUP_TIMEOUT_SEC = 300
+DEFAULT_TIMEOUT_SEC = 3600
+"""Of llama-server (--timeout), in current builds."""
+_STOP_SEC = 30
+"""What a server takes to end once nothing is left to do: it gives back GPU memory."""
 
 
 def _keyed_by(*keys: str) -> dict[str, Any]:
@@ -325,6 +329,10 @@ class LlamaModelSpec(ApiModel):
     container. Unset: 300, and for large files 120 and one second for each 50 MB, settled when the spec or the file
     changes. Reckon with the file's size divided by the throughput of its storage."""
 
+    termination_grace_period_seconds: Annotated[int | None, Field(ge=0, le=86_400)] = None
+    """Seconds that a pod which is to stop may take to finish the answers that it has begun; it stops as soon as no slot
+    is busy. 0 cuts them off. Unset: engine.timeoutSec (3600 where that is unset, too) and 30 more."""
+
     image: Annotated[
         str | None,
         Field(min_length=1, max_length=1024),
@@ -519,6 +527,13 @@ class LlamaModelSpec(ApiModel):
     def wanted_replicas(self) -> int:
         """Pods that should run: none while suspended."""
         return 0 if self.suspend else self.replicas
+
+    @property
+    def settled_grace_period_sec(self) -> int:
+        """Seconds that a pod may take to stop, the default filled in."""
+        if self.termination_grace_period_seconds is not None:
+            return self.termination_grace_period_seconds
+        return (self.engine.timeout_sec or DEFAULT_TIMEOUT_SEC) + _STOP_SEC
 
     @property
     def settled_startup_timeout_sec(self) -> int:

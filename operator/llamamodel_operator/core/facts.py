@@ -35,8 +35,10 @@ class Facts:
         inspection: of the model's files; None where nobody asked for one, as on the command line.
         nodes: those of the cluster; None where they may not be read.
         operator_image: what runs inspections and checks; empty where that is off.
+        claim_modes: access modes by the name of the claim; without an entry where that is not known.
         running: whether a Deployment of the model exists.
         running_revision: of its pod template, where it asks for pods at all; else empty.
+        running_drain: image of the sidecar that its pods have; empty where they have none.
         running_check: the check that its pods begin with; None where they begin without one.
     """
 
@@ -45,6 +47,8 @@ class Facts:
     inspection: Inspection | None = None
     nodes: tuple[NodeGpus, ...] | None = None
     operator_image: str = ""
+    claim_modes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     running: bool = False
     running_revision: str = ""
+    running_drain: str = ""
     running_check: Check | None = None

@@ -15,6 +15,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.spec import LlamaModelSpec, MemoryPolicy
 from llamamodel_operator.api.status import SettledStatus
 from llamamodel_operator.core.assessment import Assessment, assess
+from llamamodel_operator.core.claims import claim_findings, reach_of
 from llamamodel_operator.core.engine.arguments import ArgumentReport, check_arguments
 from llamamodel_operator.core.engine.argv import Arguments, build_arguments
 from llamamodel_operator.core.engine.builds import build_of_image
@@ -40,6 +41,8 @@ from llamamodel_operator.core.objects.deployment import (
     file_path,
     mount_path,
 )
+from llamamodel_operator.core.objects.disruption import build_disruption_budget
+from llamamodel_operator.core.objects.drain import settled_drain
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.objects.service import build_service
 from llamamodel_operator.core.settling import recorded, spec_with
@@ -183,6 +186,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         *report.findings,
         *_reserved(model),
         *_too_long(arguments),
+        *claim_findings(model.spec, facts.claim_modes),
         *assessment.findings,
     ]
 
@@ -193,6 +197,10 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         texts=texts_map["metadata"]["name"] if texts_map else None,
         scales=scales["metadata"]["name"] if scales else None,
         prompt_cache_mib=prompt_cache_mib(model.spec) if "--cache-ram" in arguments.fields else 0,
+        drain=settled_drain(
+            image=facts.operator_image, running=facts.running_drain, keep=facts.running and was_settled
+        ),
+        reach=reach_of(model.spec, facts.claim_modes),
         check=settled_check(
             facts.inspection,
             files=files_of(model.spec),
@@ -210,7 +218,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
     if hold:
         deployment["spec"]["replicas"] = 0
     name = child_name(model.name)
-    children = (texts_map, scales, build_service(model), deployment)
+    children = (texts_map, scales, build_service(model), deployment, build_disruption_budget(model))
     return Plan(
         name=name,
         revision=revision,

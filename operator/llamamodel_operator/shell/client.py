@@ -27,6 +27,7 @@ __all__ = [
     "MODELS",
     "PERSISTENT_VOLUME_CLAIMS",
     "PODS",
+    "POD_DISRUPTION_BUDGETS",
     "SERVICES",
     "ApiError",
     "ClusterClient",
@@ -96,6 +97,9 @@ PERSISTENT_VOLUME_CLAIMS = Resource(
 )
 CONFIG_MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap")
 JOBS = Resource(group="batch", version="v1", plural="jobs", kind="Job")
+POD_DISRUPTION_BUDGETS = Resource(
+    group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
+)
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
 

@@ -11,10 +11,11 @@ from llamamodel_operator.core.facts import Facts, Missing
 from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.objects.check import check_of
+from llamamodel_operator.core.objects.drain import drain_image_of
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.core.texts import chat_template_text, referenced_keys, text_of
-from llamamodel_operator.shell.client import CONFIG_MAPS, DEPLOYMENTS, ApiError, ClusterClient
+from llamamodel_operator.shell.client import CONFIG_MAPS, DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, ApiError, ClusterClient
 from llamamodel_operator.shell.store import Key, Store, controller_uid
 
 __all__ = ["Gatherer"]
@@ -57,8 +58,21 @@ class Gatherer:
             operator_image=self._operator_image,
             running=live is not None,
             running_revision=revision_of(live) if live is not None and live["spec"].get("replicas") else "",
+            running_drain=drain_image_of(live) if live is not None else "",
             running_check=check_of(live) if live is not None else None,
+            claim_modes=self._claim_modes(model),
         )
+
+    def _claim_modes(self, model: LlamaModel) -> dict[str, tuple[str, ...]]:
+        """By the name of the claim, of those that exist."""
+        found = {
+            name: self._store.get(PERSISTENT_VOLUME_CLAIMS, Key(model.namespace, name)) for name in model.spec.claims
+        }
+        return {
+            name: tuple((raw.get("spec") or {}).get("accessModes") or ())
+            for name, raw in found.items()
+            if raw is not None
+        }
 
     def forget(self, key: Key) -> None:
         """The LlamaModel is gone."""

@@ -17,6 +17,7 @@ from llamamodel_operator.shell.client import (
     JOBS,
     MODELS,
     PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     SERVICES,
     Resource,
@@ -49,7 +50,7 @@ class Key(NamedTuple):
         return cls(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
-CHILDREN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS)
+CHILDREN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, POD_DISRUPTION_BUDGETS)
 """Kinds that a plan consists of."""
 
 CACHED = (MODELS, *CHILDREN, JOBS, PODS, PERSISTENT_VOLUME_CLAIMS)

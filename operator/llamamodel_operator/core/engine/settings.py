@@ -402,6 +402,7 @@ SETTINGS: tuple[Setting, ...] = (
     _value("engine.ropeFreqScale", lambda i: i.engine.rope_freq_scale, "--rope-freq-scale"),
     _value("engine.pooling", lambda i: i.engine.pooling, "--pooling"),
     _value("engine.timeoutSec", lambda i: i.engine.timeout_sec, "--timeout"),
+    _value("engine.queueLimit", lambda i: i.engine.settled_http_threads, "--threads-http"),
     _switch(
         "engine.skipWarmup",
         lambda i: None if i.engine.skip_warmup is None else not i.engine.skip_warmup,

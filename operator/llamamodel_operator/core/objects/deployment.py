@@ -11,9 +11,12 @@ from llamamodel_operator.api.labels import CONTAINER
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import PvcFile
 from llamamodel_operator.api.spec import LlamaModelSpec, Resources
+from llamamodel_operator.core.claims import Reach
 from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT
 from llamamodel_operator.core.objects.check import Check, build_check
+from llamamodel_operator.core.objects.drain import build_drain, drain_hook
 from llamamodel_operator.core.objects.names import child_name, labels, selector
+from llamamodel_operator.core.objects.placement import affinity, topology_spread
 
 __all__ = [
     "CONTAINER_SECURITY",
@@ -37,6 +40,8 @@ TEXTS = "/etc/llamamodel"
 """Where the ConfigMap of texts is mounted."""
 RESERVED_VARIABLES = "LLAMAMODEL_"
 """What the names of the operator's own environment variables begin with."""
+_SHORT_GRACE_SEC = 30
+"""Kubernetes' own."""
 _UID = 65532
 POD_SECURITY = {
     "runAsNonRoot": True,
@@ -62,6 +67,8 @@ class Server:
         scales: name of the ConfigMap with the scales of the adapters; None where there are none.
         prompt_cache_mib: host memory that the server takes for prompts that may come again.
         check: of the files, before the server starts; None where there is none.
+        drain: image of the sidecar that tells when the server may stop; empty where there is none.
+        reach: of the volumes.
     """
 
     image: str
@@ -70,15 +77,18 @@ class Server:
     scales: str | None = None
     prompt_cache_mib: int = 0
     check: Check | None = None
+    drain: str = ""
+    reach: Reach = Reach.ANYWHERE
 
 
 def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
     """A Deployment in the namespace of the model.
 
-    With GPUs the rollout replaces pods in place (no surge): it must not need a GPU that nobody has. Without,
-    the new pod is up before the old one goes.
+    With GPUs the rollout replaces pods in place (no surge): it must not need a GPU that nobody has. Nor may it need a
+    second pod where one at a time can have the volume. Else the new pod is up before the old one goes.
     """
     spec, name = model.spec, child_name(model.name)
+    in_place = spec.gpu is not None or server.reach is Reach.ONE_POD
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -97,7 +107,7 @@ def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
             "selector": {"matchLabels": selector(name)},
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": 0 if spec.gpu else 1, "maxUnavailable": 1 if spec.gpu else 0},
+                "rollingUpdate": {"maxSurge": 0 if in_place else 1, "maxUnavailable": 1 if in_place else 0},
             },
             "template": {
                 "metadata": {
@@ -130,31 +140,31 @@ def claim_volumes(spec: LlamaModelSpec) -> dict[str, str]:
 
 
 def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
-    spec = model.spec
+    spec, name = model.spec, child_name(model.name)
     optional = {
         "imagePullSecrets": [secret.to_wire() for secret in spec.image_pull_secrets or ()],
         "nodeSelector": spec.node_selector,
         "tolerations": spec.tolerations,
-        "affinity": spec.affinity,
-        "topologySpreadConstraints": spec.topology_spread_constraints,
+        "affinity": affinity(spec, name=name, reach=server.reach),
+        "topologySpreadConstraints": topology_spread(spec, name=name, reach=server.reach),
         "priorityClassName": spec.priority_class_name,
         "runtimeClassName": spec.runtime_class_name,
         "serviceAccountName": spec.service_account_name,
     }
     container = _container(model, server)
-    if server.check:
-        optional["initContainers"] = [
-            build_check(
-                server.check,
-                mounts=_claim_mounts(spec),
-                security=CONTAINER_SECURITY,
-                server=container.get("resources") or {},
-            )
-        ]
+    resources = container.get("resources") or {}
+    optional["initContainers"] = [
+        *(
+            [build_check(server.check, mounts=_claim_mounts(spec), security=CONTAINER_SECURITY, server=resources)]
+            if server.check
+            else []
+        ),
+        *([build_drain(server.drain, security=CONTAINER_SECURITY, server=resources)] if server.drain else []),
+    ]
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30,
+        "terminationGracePeriodSeconds": _grace_period_sec(spec, server),
         "securityContext": {**POD_SECURITY, **(spec.pod_security_context or {})},
         "containers": [container],
         "volumes": [
@@ -168,6 +178,14 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
         ],
         **{key: value for key, value in optional.items() if value},
     }
+
+
+def _grace_period_sec(spec: LlamaModelSpec, server: Server) -> int:
+    """Long only where somebody ends it as soon as nothing is left to do."""
+    given = spec.termination_grace_period_seconds
+    if given is None and not server.drain:
+        return _SHORT_GRACE_SEC
+    return spec.settled_grace_period_sec
 
 
 def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
@@ -192,6 +210,8 @@ def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (an emptyDir of the pod)
         ],
     }
+    if server.drain and spec.settled_grace_period_sec:
+        container["lifecycle"] = drain_hook()
     if spec.image_pull_policy:
         container["imagePullPolicy"] = spec.image_pull_policy.value
     if resources := _resources(spec, prompt_cache_mib=server.prompt_cache_mib):

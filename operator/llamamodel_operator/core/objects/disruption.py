@@ -1,0 +1,35 @@
+"""The PodDisruptionBudget: draining nodes takes one pod of a model at a time, where there are several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.core.objects.names import child_name, labels, selector
+
+__all__ = ["build_disruption_budget"]
+
+
+def build_disruption_budget(model: LlamaModel) -> dict[str, Any] | None:
+    """None with one replica: a budget that allows no eviction would keep nodes from being drained for ever.
+
+    Pods that are not ready may always go: they serve nobody.
+    """
+    if model.spec.wanted_replicas < 2:
+        return None
+    name = child_name(model.name)
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": name,
+            "namespace": model.namespace,
+            "labels": labels(name),
+            "ownerReferences": [model.owner_reference()],
+        },
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector(name)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }

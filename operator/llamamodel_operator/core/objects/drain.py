@@ -1,0 +1,74 @@
+"""The sidecar that a pod asks before it stops: it answers when the server has nothing left to do.
+
+Nothing in the engine's image could do that. The kubelet asks it by the container's preStop hook; a sidecar outlives the
+containers, so it is there until they have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llamamodel_operator.core.engine.settings import PORT
+
+__all__ = ["DRAIN_CONTAINER", "DRAIN_PORT", "build_drain", "drain_hook", "drain_image_of", "settled_drain"]
+
+DRAIN_CONTAINER = "drain"
+DRAIN_PORT = 8081
+_PROGRAM = ("python3", "-P", "-m", "llamamodel_operator.drainer")
+_REQUESTS = {"cpu": "5m", "memory": "32Mi"}
+_LIMITS = {"cpu": "100m", "memory": "64Mi"}
+
+
+def settled_drain(*, image: str, running: str, keep: bool) -> str:
+    """Image of the sidecar, empty for none. Settled for a spec: a newer operator rolls no pod.
+
+    Args:
+        image: of the operator; empty where it does not know its own.
+        running: that pods of the Deployment have; empty where they have none.
+        keep: whether a Deployment runs that was made for this very spec.
+    """
+    return running if keep else image
+
+
+def build_drain(image: str, *, security: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
+    """The sidecar: an init container that goes on.
+
+    Args:
+        image: of the operator.
+        security: its security context.
+        server: resources of llama-server's container. Where these make the pod one of guaranteed quality of service,
+            it stays one; where a quota asks for a CPU limit, there is one here as well.
+    """
+    limits, requests = server.get("limits") or {}, server.get("requests") or {}
+    guaranteed = {"cpu", "memory"} <= limits.keys() and all(
+        requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory")
+    )
+    if guaranteed:
+        resources = {"limits": _LIMITS, "requests": _LIMITS}
+    else:
+        named = _LIMITS if "cpu" in limits else {"memory": _LIMITS["memory"]}
+        resources = {"limits": named, "requests": _REQUESTS}
+    return {
+        "name": DRAIN_CONTAINER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "command": list(_PROGRAM),
+        "args": ["--port", str(DRAIN_PORT), "--server-port", str(PORT)],
+        "ports": [{"name": "drain", "containerPort": DRAIN_PORT, "protocol": "TCP"}],
+        "resources": resources,
+        "securityContext": dict(security),
+    }
+
+
+def drain_hook() -> dict[str, Any]:
+    """What the kubelet does before it stops the server."""
+    return {"preStop": {"httpGet": {"path": "/drain", "port": DRAIN_PORT, "scheme": "HTTP"}}}
+
+
+def drain_image_of(deployment: Mapping[str, Any]) -> str:
+    """That pods of a live Deployment have; empty where they have none."""
+    containers = deployment["spec"]["template"]["spec"].get("initContainers") or []
+    found = (one.get("image") or "" for one in containers if one.get("name") == DRAIN_CONTAINER)
+    return next(found, "")
