@@ -36,8 +36,8 @@ from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.health import Check, measure_loop_lag, serve
 from llamamodel_operator.shell.inspecting import Inspector
 from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
+from llamamodel_operator.shell.log_reader import read_load_log
 from llamamodel_operator.shell.logs import configure_logging
-from llamamodel_operator.shell.memory_reader import read_measured
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.nodes import NodeWatch
 from llamamodel_operator.shell.prober import Prober
@@ -201,7 +201,7 @@ class Operator:
             now=_now,
             later=self._later,
         )
-        self._prober = Prober(again=self._queue.add, read_measured=functools.partial(read_measured, client))
+        self._prober = Prober(again=self._queue.add, read_log=functools.partial(read_load_log, client))
         self._reconciler = Reconciler(
             client=client,
             store=self._store,

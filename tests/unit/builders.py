@@ -15,7 +15,7 @@ from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from llamamodel_operator.core.engine.policy import ArgumentPolicy
 from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.objects.names import child_name
-from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
+from llamamodel_operator.core.observed import Claim, Observed, Pod, Proof, Refusal, ServerReport
 from llamamodel_operator.core.plan import Configuration, ImageDefaults, Plan, make_plan
 from llamamodel_operator.core.status import make_status
 
@@ -360,11 +360,14 @@ def status_of(
     deployment: DeploymentBuilder | None = None,
     claim: Claim | None = None,
     refusals: Sequence[Refusal] = (),
+    servers: Mapping[str, ServerReport] | None = None,
     now: datetime = NOON,
 ) -> LlamaModelStatus:
-    """The status that the operator would write; the claim is bound, the Deployment exists, and pods are
-    of the present spec unless told otherwise."""
+    """The status that the operator would write; the claim is bound, the Deployment exists, pods are of the present spec
+    and their servers answer unless told otherwise."""
+    answers = {pod.name: ServerReport(proof=Proof.ANSWERS) for pod in pods}
     observed = Observed(
+        servers=answers if servers is None else servers,
         deployment=(deployment or a_deployment().of(model).rolled_out()).raw(),
         pods=tuple((pod if pod.revision else pod.of_revision(model.plan().revision)).build() for pod in pods),
         claim=claim or a_claim().build(),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llamamodel_operator.core.engine.buffer_log import Measured, MeasuredGpu, measured_buffers, tells_buffers
 from llamamodel_operator.core.memory.estimate import DeviceMemory
-from llamamodel_operator.shell.memory_reader import read_measured
+from llamamodel_operator.shell.log_reader import read_load_log
 
 from .fake_cluster import FakeCluster
 
@@ -309,4 +309,4 @@ def test_whether_a_log_is_worth_reading(
 
 async def test_the_log_of_a_pod_is_read_from_its_start_whatever_bytes_it_has(cluster: FakeCluster) -> None:
     cluster.logs["gemma-0"] = b"\xff\xfe\x00 prompt\n" + B11669.encode() + b"\xc3" * 3_000_000
-    assert await read_measured(cluster, "demo", "gemma-0") == measured(B11669)
+    assert (await read_load_log(cluster, "demo", "gemma-0")).measured == measured(B11669)

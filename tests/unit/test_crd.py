@@ -151,5 +151,6 @@ def test_conditions_have_the_form_that_kubectl_wait_reads() -> None:
         "MemoryFits",
         "Available",
         "Progressing",
+        "Offloaded",
         "Ready",
     ]

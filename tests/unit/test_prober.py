@@ -15,11 +15,15 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamamodel_operator.api.spec import Task
 from llamamodel_operator.core.engine.buffer_log import Measured
+from llamamodel_operator.core.engine.offload_log import Offload
+from llamamodel_operator.core.engine.proof import Expected
 from llamamodel_operator.core.memory.estimate import DeviceMemory
-from llamamodel_operator.core.observed import Pod, ServerReport
+from llamamodel_operator.core.observed import Pod, Proof, ServerReport
 from llamamodel_operator.shell import prober as module
 from llamamodel_operator.shell.client import ApiError
+from llamamodel_operator.shell.log_reader import LoadLog
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.store import Key
 
@@ -116,20 +120,23 @@ class World:
         self.again: list[Key] = []
         self.logs_read: list[str] = []
         self.log_says: Measured | Exception | None = None
-        self.prober = Prober(
-            again=self.again.append, read_measured=self._read_measured, call_later=self.timers, port=server.port
-        )
+        self.offload: Offload | None = None
+        self.prober = Prober(again=self.again.append, read_log=self._read_log, call_later=self.timers, port=server.port)
 
-    async def _read_measured(self, namespace: str, pod: str) -> Measured | None:
+    async def _read_log(self, namespace: str, pod: str) -> LoadLog:
         self.logs_read.append(f"{namespace}/{pod}")
         if isinstance(self.log_says, Exception):
             raise self.log_says
-        return self.log_says
+        return LoadLog(measured=self.log_says, offload=self.offload)
 
     def asks(
-        self, *pods: Pod, scales: tuple[float, ...] | None = None, measure: bool = False
+        self,
+        *pods: Pod,
+        scales: tuple[float, ...] | None = None,
+        read_log: bool = False,
+        expected: Expected | None = None,
     ) -> dict[str, ServerReport]:
-        return dict(self.prober.reports(GEMMA, pods or [a_pod()], scales=scales, measure=measure))
+        return dict(self.prober.reports(GEMMA, pods or [a_pod()], scales=scales, read_log=read_log, expected=expected))
 
     async def settled(self) -> None:
         """Every ask has ended, or waits for a timer."""
@@ -142,11 +149,15 @@ class World:
         )
 
     async def knows(
-        self, *pods: Pod, scales: tuple[float, ...] | None = None, measure: bool = False
+        self,
+        *pods: Pod,
+        scales: tuple[float, ...] | None = None,
+        read_log: bool = False,
+        expected: Expected | None = None,
     ) -> dict[str, ServerReport]:
-        self.asks(*pods, scales=scales, measure=measure)
+        self.asks(*pods, scales=scales, read_log=read_log, expected=expected)
         await self.settled()
-        return self.asks(*pods, scales=scales, measure=measure)
+        return self.asks(*pods, scales=scales, read_log=read_log, expected=expected)
 
     async def time_passes(self) -> None:
         self.timers.fire()
@@ -297,20 +308,20 @@ async def test_a_log_is_read_once_in_a_run_and_only_where_it_can_tell() -> None:
         assert await world.knows(scales=(1.0,)) == {"gemma-0": ServerReport(build=11669, scales=(1.0,))}
         assert world.logs_read == []
         later = a_pod(run="2")
-        assert await world.knows(later, scales=(1.0,), measure=True) == {
+        assert await world.knows(later, scales=(1.0,), read_log=True) == {
             "gemma-0": ServerReport(build=11669, scales=(1.0,), measured=MEASURED)
         }
         await world.time_passes()
-        await world.knows(later, scales=(0.5,), measure=True)
+        await world.knows(later, scales=(0.5,), read_log=True)
         assert world.logs_read == ["demo/gemma-0"]
 
 
 async def test_another_run_is_measured_anew() -> None:
     async with a_world() as world:
         world.log_says = MEASURED
-        await world.knows(measure=True)
+        await world.knows(read_log=True)
         world.log_says = None
-        assert await world.knows(a_pod(run="2"), measure=True) == {"gemma-0": BUILD}
+        assert await world.knows(a_pod(run="2"), read_log=True) == {"gemma-0": BUILD}
         assert world.logs_read == ["demo/gemma-0", "demo/gemma-0"]
 
 
@@ -318,8 +329,8 @@ async def test_another_run_is_measured_anew() -> None:
 async def test_a_log_that_may_not_be_read_is_let_be(status: int) -> None:
     async with a_world() as world:
         world.log_says = ApiError(status=status, reason="", message="pods/log: no")
-        assert await world.knows(measure=True) == {"gemma-0": BUILD}
-        assert await world.knows(measure=True) == {"gemma-0": BUILD}
+        assert await world.knows(read_log=True) == {"gemma-0": BUILD}
+        assert await world.knows(read_log=True) == {"gemma-0": BUILD}
         assert world.logs_read == ["demo/gemma-0"]
         assert asking() == []
 
@@ -327,18 +338,18 @@ async def test_a_log_that_may_not_be_read_is_let_be(status: int) -> None:
 async def test_a_log_that_cannot_be_read_now_is_read_later() -> None:
     async with a_world() as world:
         world.log_says = ApiError(status=503, reason="", message="busy")
-        assert await world.knows(measure=True) == {"gemma-0": BUILD}
+        assert await world.knows(read_log=True) == {"gemma-0": BUILD}
         assert world.timers.delays == [5]
         world.log_says = MEASURED
         await world.time_passes()
-        assert world.asks(measure=True) == {"gemma-0": ServerReport(build=11669, measured=MEASURED)}
+        assert world.asks(read_log=True) == {"gemma-0": ServerReport(build=11669, measured=MEASURED)}
 
 
 async def test_a_log_that_can_never_be_read_is_let_be_in_the_end_and_nothing_waits_for_it() -> None:
     async with a_world(scales=(1,)) as world:
         world.log_says = ApiError(status=500, reason="InternalError", message="the kubelet does not answer")
         known = {"gemma-0": ServerReport(build=11669, scales=(0.5,))}
-        assert await world.knows(scales=(0.5,), measure=True) == known
+        assert await world.knows(scales=(0.5,), read_log=True) == known
         for _ in range(6):
             await world.time_passes()
         assert len(world.logs_read) == module._LOG_TRIES
@@ -349,11 +360,11 @@ async def test_a_server_that_cannot_be_reached_is_measured_all_the_same() -> Non
     async with a_world() as world:
         world.log_says = MEASURED
         world.server.instead["GET /props"] = says(status=401)
-        assert await world.knows(measure=True) == {"gemma-0": ServerReport(measured=MEASURED)}
+        assert await world.knows(read_log=True) == {"gemma-0": ServerReport(measured=MEASURED)}
         assert world.again == [GEMMA]
         world.server.instead.clear()
         await world.time_passes()
-        assert world.asks(measure=True) == {"gemma-0": ServerReport(build=11669, measured=MEASURED)}
+        assert world.asks(read_log=True) == {"gemma-0": ServerReport(build=11669, measured=MEASURED)}
         assert world.logs_read == ["demo/gemma-0"]
 
 
@@ -474,7 +485,7 @@ async def test_a_server_that_is_not_reached_is_tried_again_ever_more_rarely_and_
                 await world.time_passes()
         assert world.timers.delays == [5, 10, 20, 40, 80, 160, 300, 300, 300]
         assert [record.getMessage() for record in caplog.records] == [
-            "pod gemma-0 could not be asked for its build and adapters, which stay unknown for now:"
+            "pod gemma-0 did not say what it was asked for, which stays unknown for now:"
             " GET /props: expected status 200, found 500"
         ]
         assert world.again == []
@@ -699,3 +710,92 @@ async def test_closing_ends_what_is_under_way_and_may_come_before_anything_was_a
         await world.prober.close()
         assert asking() == []
     await Prober(again=world.again.append).close()
+
+
+# --- whether it serves its model
+
+EXPECTED = Expected(name="gemma", task=Task.GENERATE)
+COMPLETION = {"choices": [{"text": " b"}]}
+
+
+def serving(world: World) -> World:
+    world.server.instead |= {
+        "GET /health": says({"status": "ok"}),
+        "GET /v1/models": says({"data": [{"id": "gemma"}]}),
+        "POST /v1/completions": says(COMPLETION),
+    }
+    return world
+
+
+async def test_a_server_that_serves_its_model_is_asked_for_it_once_in_a_run() -> None:
+    async with a_world() as world:
+        serving(world)
+        known = ServerReport(build=11669, proof=Proof.ANSWERS)
+        assert await world.knows(expected=EXPECTED) == {"gemma-0": known}
+        assert await world.knows(expected=EXPECTED) == {"gemma-0": known}
+        assert world.server.requests == ["GET /health", "GET /v1/models", "POST /v1/completions", "GET /props"]
+        assert world.timers.delays == []
+        await world.knows(a_pod(run="2"), expected=EXPECTED)
+        assert world.server.requests.count("POST /v1/completions") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "problem"),
+    [
+        ("GET /v1/models", says({"data": [{"id": "qwen"}]}), "/v1/models names qwen, expected gemma"),
+        ("GET /v1/models", says(text="nonsense"), "GET /v1/models: the answer is not JSON"),
+        ("POST /v1/completions", says({"choices": []}), "/v1/completions gave no text"),
+        (
+            "POST /v1/completions",
+            says({"error": {"message": "Failed to initialize samplers", "code": 400}}, status=400),
+            "POST /v1/completions: expected status 200, found 400: Failed to initialize samplers",
+        ),
+        ("POST /v1/completions", says(text="", status=500), "POST /v1/completions: expected status 200, found 500"),
+        ("GET /health", says(text="", status=500), "GET /health: expected status 200, found 500"),
+    ],
+)
+async def test_a_wrong_answer_is_told_and_asked_for_again_until_it_is_right(
+    asked: str, answer: Answer, problem: str
+) -> None:
+    async with a_world() as world:
+        serving(world)
+        world.server.instead[asked] = answer
+        known = ServerReport(build=11669, proof=Proof.FAILS, problem=problem)
+        assert await world.knows(expected=EXPECTED) == {"gemma-0": known}
+        for _ in range(8):
+            await world.time_passes()
+        assert max(world.timers.delays) == 30
+        serving(world)
+        await world.time_passes()
+        assert await world.knows(expected=EXPECTED) == {"gemma-0": ServerReport(build=11669, proof=Proof.ANSWERS)}
+
+
+@pytest.mark.parametrize("status", [503, 0], ids=["busy", "unreachable"])
+async def test_a_server_that_cannot_be_asked_is_said_to_be_so_at_the_second_try(status: int) -> None:
+    async with a_world() as world:
+        serving(world)
+        pod = a_pod()
+        if status:
+            world.server.instead["GET /health"] = says({"error": {"message": "Loading model"}}, status=status)
+        else:
+            world.prober._port = 1
+        assert (await world.knows(pod, expected=EXPECTED)).get("gemma-0", ServerReport()).proof is None
+        assert world.timers.delays == [1]
+        await world.time_passes()
+        report = (await world.knows(pod, expected=EXPECTED))["gemma-0"]
+        assert report.proof is Proof.NOT_REACHED
+        assert report.problem
+
+
+async def test_a_server_that_wants_a_key_is_not_reached() -> None:
+    async with a_world() as world:
+        serving(world)
+        world.server.instead["GET /v1/models"] = says({"error": {"message": "Invalid API Key"}}, status=401)
+        report = (await world.knows(expected=EXPECTED))["gemma-0"]
+        assert (report.proof, report.problem) == (Proof.NOT_REACHED, "it wants an API key")
+
+
+async def test_the_log_tells_of_gpus_in_the_same_reading() -> None:
+    async with a_world() as world:
+        world.offload = Offload(on_gpu=False, line="no usable GPU found")
+        assert (await world.knows(read_log=True))["gemma-0"].offload == world.offload

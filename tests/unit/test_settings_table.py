@@ -44,6 +44,7 @@ NOT_FOR_THE_COMMAND_LINE = {
     "systemPrompt.configMapKeyRef.key": "goes into the file of the chat template",
     "env": "the container",
     "memoryPolicy": "whether there are pods",
+    "requireOffload": "the status",
     "podSecurityContext": "the pod",
     "nodeSelector": "the pod",
     "tolerations": "the pod",

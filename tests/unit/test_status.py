@@ -483,6 +483,7 @@ def test_a_condition_that_keeps_its_status_keeps_its_time_even_for_another_reaso
         "MemoryFits": at("12:00:00"),
         "Available": at("12:00:00"),
         "Progressing": at("12:10:00"),  # True while loading, False once it crashed
+        "Offloaded": at("12:00:00"),
         "Ready": at("12:00:00"),
     }
 
@@ -628,6 +629,7 @@ def test_an_invalid_spec_is_said_in_every_condition_and_what_runs_is_left_alone(
         "MemoryFits": "Unknown",
         "Available": "Unknown",
         "Progressing": "False",
+        "Offloaded": "Unknown",
         "Ready": "False",
     }
     assert {(c.reason, c.message) for c in status.conditions} == {("InvalidSpec", "spec.replicas: …")}

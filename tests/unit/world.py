@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llamamodel_operator.core.observed import Pod, ServerReport
+from llamamodel_operator.core.engine.proof import Expected
+from llamamodel_operator.core.observed import Pod, Proof, ServerReport
 from llamamodel_operator.core.text.template import TemplateReport, examine_template
 from llamamodel_operator.shell.client import DEPLOYMENTS, MODELS, PERSISTENT_VOLUME_CLAIMS
 from llamamodel_operator.shell.gather import Gatherer
@@ -23,15 +24,22 @@ OPERATOR_IMAGE = "example.com/llamamodel-operator:1"
 
 
 class SilentServers(Prober):
-    """Servers that nobody reaches, or that say what a test has them say."""
+    """Servers that answer and tell nothing of themselves, or that say what a test has them say."""
 
     def __init__(self) -> None:
         self.says: dict[str, ServerReport] = {}
 
     def reports(
-        self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None, measure: bool = False
+        self,
+        key: Key,
+        pods: Sequence[Pod],
+        *,
+        scales: tuple[float, ...] | None,
+        read_log: bool = False,
+        expected: Expected | None = None,
     ) -> Mapping[str, ServerReport]:
-        return {pod.name: self.says[pod.name] for pod in pods if pod.name in self.says}
+        answers = ServerReport(proof=Proof.ANSWERS)
+        return {pod.name: self.says.get(pod.name, answers) for pod in pods if pod.ready}
 
     def forget(self, key: Key) -> None:
         pass

@@ -26,6 +26,8 @@ class ConditionType(StrEnum):
     """At least one pod answers through the Service, possibly one of an earlier spec."""
     PROGRESSING = "Progressing"
     """Something is under way: pods are being scheduled, pulled, loaded or replaced."""
+    OFFLOADED = "Offloaded"
+    """The servers have the GPUs that were asked for, by what their own logs say."""
     READY = "Ready"
     """The spec of this generation is served by as many pods as it asks for."""
 
@@ -53,6 +55,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     LOADING = "Loading"
     ROLLING_OUT = "RollingOut"
+    VERIFYING = "Verifying"
     # refused
     INVALID_SPEC = "InvalidSpec"
     HELD_BACK = "HeldBack"
@@ -101,6 +104,11 @@ class Reason(StrEnum):
     STARTUP_TIMEOUT = "StartupTimeout"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     POD_NOT_READY = "PodNotReady"
+    NOT_ANSWERING = "NotAnswering"
+    RUNS_ON_CPU = "RunsOnCPU"
+    # of the condition Offloaded
+    ON_GPU = "OnGPU"
+    OFFLOAD_UNKNOWN = "OffloadUnknown"
     # no pod answers
     NO_POD_AVAILABLE = "NoPodAvailable"
 

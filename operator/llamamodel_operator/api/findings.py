@@ -87,6 +87,10 @@ class FindingCode(StrEnum):
     """The text lies where this check cannot look (a ConfigMap, a file on a volume); the operator checks it."""
     TEXT_MISSING = "TextMissing"
     """The ConfigMap that is referred to, or its key, does not exist."""
+    # running servers
+    SERVER_NOT_REACHED = "ServerNotReached"
+    """The kubelet calls a pod ready, and the operator cannot ask its server: a network policy, a mesh, an API key. What
+    only the server knows stays unknown."""
     # volumes
     CLAIM_TIES_TO_NODE = "ClaimTiesToNode"
     """The volume can be mounted on one node at a time: all pods of the model run on that node."""

@@ -401,6 +401,10 @@ class LlamaModelSpec(ApiModel):
     """What to do where the model, as estimated, is known not to fit the GPUs of any node that it may run on: Warn
     (start it, and say so) or Block (start no pod until it fits; what runs already is left alone). Unset: Warn."""
 
+    require_offload: bool | None = None
+    """Be Ready only where the servers' own logs do not say that they run without a GPU, although spec.gpu asks for one.
+    Unset: no, Ready all the same, and the condition Offloaded tells."""
+
     env: Annotated[
         list[dict[str, Any]] | None,
         Field(

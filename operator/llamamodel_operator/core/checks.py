@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.api.conditions import ConditionType, Reason
+from llamamodel_operator.api.findings import Finding, FindingCode, Severity
 from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import Phase
 from llamamodel_operator.core.failure import failure_reason, failure_sentence
 from llamamodel_operator.core.inspection import InspectionState
-from llamamodel_operator.core.observed import Observed, Pod
+from llamamodel_operator.core.observed import Observed, Pod, Proof
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.times import format_time, parse_time
 
-__all__ = ["CHAIN", "Situation", "Verdict", "count_of", "revision_of", "verdict_of"]
+__all__ = ["CHAIN", "Situation", "Verdict", "count_of", "not_reached", "revision_of", "verdict_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,14 @@ class Situation:
         engine = self.model.status.get("engine")
         settled = engine.get("settledFor") if isinstance(engine, Mapping) else None
         return self.observed.deployment is not None and settled == self.plan.settled_for
+
+    def proven_before(self, pod: Pod) -> bool:
+        """Whether the pod's server was seen to serve since it started: the LlamaModel has been Ready all the time."""
+        ready: Mapping[str, Any] = next(
+            (c for c in self.model.status.get("conditions") or [] if c.get("type") == ConditionType.READY), {}
+        )
+        since = str(ready.get("lastTransitionTime") or "")
+        return ready.get("status") == "True" and bool(pod.running_since) and since >= pod.running_since
 
     @property
     def deployment_seen(self) -> bool:
@@ -371,6 +380,65 @@ def rollout_unfinished(now: Situation) -> Verdict | None:
     )
 
 
+def not_answering(now: Situation) -> Verdict | None:
+    """A pod is ready for the kubelet, and its server does not serve the model."""
+    for pod in now.current_pods:
+        report = now.observed.servers.get(pod.name)
+        if pod.ready and report is not None and report.proof is Proof.FAILS:
+            return Verdict(
+                reason=Reason.NOT_ANSWERING,
+                message=f"pod {pod.name} is ready, and its server does not answer as it must: {report.problem};"
+                f" see `kubectl logs {pod.name}`",
+                phase=Phase.FAILED,
+            )
+    return None
+
+
+def verifying(now: Situation) -> Verdict | None:
+    """A server is being asked whether it serves the model. Where an earlier process of the operator has seen it do so,
+    that holds."""
+    for pod in now.current_pods:
+        report = now.observed.servers.get(pod.name)
+        if pod.ready and (report is None or report.proof is None) and not now.proven_before(pod):
+            return Verdict(
+                reason=Reason.VERIFYING,
+                message=f"pod {pod.name} is ready, its server is asked for a first answer",
+                phase=Phase.UPDATING if now.ready_count > 1 else Phase.LOADING,
+                moving=True,
+            )
+    return None
+
+
+def runs_on_cpu(now: Situation) -> Verdict | None:
+    """The spec wants a GPU to be used, and a server says that it has none."""
+    if not now.plan.spec.require_offload:
+        return None
+    for pod in now.current_pods:
+        report = now.observed.servers.get(pod.name)
+        if pod.ready and report is not None and report.offload is not None and not report.offload.on_gpu:
+            return Verdict(
+                reason=Reason.RUNS_ON_CPU,
+                message=f"pod {pod.name} runs on the CPU, and spec.requireOffload is true; its log says:"
+                f" {report.offload.line}; see the condition Offloaded for what to do",
+                phase=Phase.FAILED,
+            )
+    return None
+
+
+def not_reached(now: Situation) -> Iterator[Finding]:
+    """Servers that the operator cannot ask, although the kubelet calls them ready: no reason not to be Ready."""
+    for pod in now.current_pods:
+        report = now.observed.servers.get(pod.name)
+        if pod.ready and report is not None and report.proof is Proof.NOT_REACHED:
+            yield Finding(
+                severity=Severity.WARNING,
+                code=FindingCode.SERVER_NOT_REACHED,
+                field="status",
+                message=f"pod {pod.name} is ready, and the operator cannot ask its server: {report.problem}",
+                suggestion="let the operator's pods reach port 8080 of the model's pods (NetworkPolicy, service mesh)",
+            )
+
+
 def all_is_well(now: Situation) -> Verdict:
     """The end of the chain."""
     served = f"as {now.model.served_name} at {now.plan.endpoint}"
@@ -396,7 +464,10 @@ CHAIN: Sequence[Check] = (
     pod_not_ready,
     deadline_exceeded,
     loading,
+    not_answering,
     rollout_unfinished,
+    verifying,
+    runs_on_cpu,
     all_is_well,
 )
 """Order is priority: what must be mended first is said first."""

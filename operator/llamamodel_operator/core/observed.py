@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.core.engine.buffer_log import Measured
+from llamamodel_operator.core.engine.offload_log import Offload
 from llamamodel_operator.core.inspection import Verdict
 
-__all__ = ["CheckFailure", "Claim", "Observed", "Pod", "Refusal", "ServerReport", "Termination"]
+__all__ = ["CheckFailure", "Claim", "Observed", "Pod", "Proof", "Refusal", "ServerReport", "Termination"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +166,33 @@ def _termination(raw: Mapping[str, Any]) -> Termination:
     )
 
 
+class Proof(StrEnum):
+    """Whether a server was seen to serve its model."""
+
+    ANSWERS = "answers"
+    """It is healthy, has the model under its name, and answered one small request of the model's task."""
+    FAILS = "fails"
+    """It could be asked, and did not answer as it must."""
+    NOT_REACHED = "not-reached"
+    """It could not be asked: nobody knows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerReport:
     """What a running llama-server said of itself.
 
     Attributes:
+        proof: whether it serves its model; None while it is being asked.
+        problem: what it answered instead, or why it could not be asked.
+        offload: what its log says of GPUs; None where it says nothing, or was not read.
         build: number of its build; None where it did not say.
         scales: of its LoRA adapters, in their order.
         measured: what memory it took, by its log; None where the log does not tell, or was not read.
     """
 
+    proof: Proof | None = None
+    problem: str = ""
+    offload: Offload | None = None
     build: int | None = None
     scales: tuple[float, ...] = ()
     measured: Measured | None = None

@@ -319,7 +319,7 @@ def _settled_for(model: LlamaModel, image: str) -> str:
     return _digest({"image": image, "spec": kept, **({"asked": asked} if asked else {})})
 
 
-_WITHOUT_EFFECT_ON_PODS = ("memoryPolicy", "replicas", "suspend")
+_WITHOUT_EFFECT_ON_PODS = ("memoryPolicy", "replicas", "requireOffload", "suspend")
 
 
 def _settled_catalogue(model: LlamaModel, catalogues: Catalogues, *, settled_for: str) -> Catalogue | None:

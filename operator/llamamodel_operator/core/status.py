@@ -29,12 +29,13 @@ from llamamodel_operator.api.status import (
     ModelStatus,
     Phase,
 )
-from llamamodel_operator.core.checks import Situation, Verdict, count_of, verdict_of
+from llamamodel_operator.core.checks import Situation, Verdict, count_of, not_reached, verdict_of
 from llamamodel_operator.core.failure import failure_reason, tail
 from llamamodel_operator.core.inspection import InspectionState
 from llamamodel_operator.core.memory_status import memory_status, model_status
 from llamamodel_operator.core.objects.names import selector
 from llamamodel_operator.core.observed import Observed
+from llamamodel_operator.core.offloaded import offloaded
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.times import format_time
 
@@ -65,7 +66,7 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
         endpoints=_endpoints(model, plan),
         lora_adapters=_adapters(situation),
         command=_command(plan),
-        findings=list(plan.findings[:_MOST_FINDINGS]) or None,
+        findings=[*plan.findings, *not_reached(situation)][:_MOST_FINDINGS] or None,
         conditions=list(carry_transition_times(conditions, before=model.status.get("conditions") or [])),
         last_failure=_last_failure(situation),
     )
@@ -162,7 +163,12 @@ def _adapters(now: Situation) -> list[LoraAdapterStatus] | None:
     ]
 
 
-_NOT_OF_THE_SPEC = (ConditionType.INSPECTED, ConditionType.MEMORY_FITS, ConditionType.AVAILABLE)
+_NOT_OF_THE_SPEC = (
+    ConditionType.INSPECTED,
+    ConditionType.MEMORY_FITS,
+    ConditionType.AVAILABLE,
+    ConditionType.OFFLOADED,
+)
 """What cannot be told of a spec that is not understood."""
 
 
@@ -241,6 +247,7 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
         yield condition(ConditionType.PROGRESSING, False, Reason.ROLLOUT_COMPLETE, "all pods run this spec")
     else:
         yield condition(ConditionType.PROGRESSING, verdict.moving, verdict.reason, verdict.message)
+    yield condition(ConditionType.OFFLOADED, *offloaded(now))
     yield condition(ConditionType.READY, is_ready, verdict.reason, verdict.message)
 
 

@@ -25,6 +25,7 @@ _QUIET = frozenset(
         Reason.STARTING,
         Reason.LOADING,
         Reason.ROLLING_OUT,
+        Reason.VERIFYING,
         Reason.CLAIM_PENDING,
     }
 )

@@ -1,5 +1,5 @@
-"""Asks running llama-servers what they are: their build, what memory they took, and the scales of their LoRA adapters,
-which are kept as the spec has them.
+"""Asks running llama-servers what they are: whether they serve their model, their build, what memory they took, whether
+they have a GPU, and the scales of their LoRA adapters, which are kept as the spec has them.
 
 Passes never wait for it: they get what is known, and another pass is asked for when that changes. A server that cannot
 be asked is unknown, which is no error: a mesh, a policy or an API key may keep the operator out of a pod that serves.
@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import aiohttp
 import orjson
 
-from llamamodel_operator.core.engine.buffer_log import Measured
 from llamamodel_operator.core.engine.builds import build_of_info
+from llamamodel_operator.core.engine.proof import Expected, answer_problem, models_problem, small_request
 from llamamodel_operator.core.engine.settings import PORT
-from llamamodel_operator.core.observed import Pod, ServerReport
+from llamamodel_operator.core.observed import Pod, Proof, ServerReport
 from llamamodel_operator.shell.client import ApiError
+from llamamodel_operator.shell.log_reader import LoadLog
 from llamamodel_operator.shell.store import Key
 
 __all__ = ["Prober"]
@@ -34,12 +35,21 @@ _ANSWER_SEC = 3.0
 _AT_ONCE = 32
 """Servers that are asked at the same time."""
 _LARGEST_ANSWER_BYTES = 1 << 20
+_QUICK = aiohttp.ClientTimeout(total=_ANSWER_SEC, sock_connect=_CONNECT_SEC)
 _REREAD_SEC = 60.0
 """How long scales are taken to be as last read: anybody who reaches the server may change them."""
 _LOG_TRIES = 5
 """For a log that cannot be read now. Nothing else waits for it, and it is not worth more."""
+_REQUEST_SEC = 120.0
+"""For the small request: it waits for a slot like any other."""
+_PATIENT = aiohttp.ClientTimeout(total=_REQUEST_SEC, sock_connect=_CONNECT_SEC)
+_SOON_SEC = 1.0
+_UNPROVEN_TRIES = 2
+"""After so many a server that cannot be asked is called that. A network policy takes a moment to know a new pod."""
 _FIRST_RETRY_SEC = 5.0
 _LAST_RETRY_SEC = 300.0
+_UNPROVEN_RETRY_SEC = 30.0
+"""At most, where somebody waits to hear that the server answers."""
 
 
 class Timer(Protocol):
@@ -51,13 +61,16 @@ class Timer(Protocol):
 CallLater = Callable[[float, Callable[[], None]], Timer]
 """Calls back after so many seconds, as an event loop's method of that name."""
 
-ReadMeasured = Callable[[str, str], Awaitable[Measured | None]]
-"""From the log of the pod with this namespace and name, what memory its server took; None where the log does not tell.
-May raise ApiError."""
+ReadLog = Callable[[str, str], Awaitable[LoadLog]]
+"""What the log of the pod with this namespace and name tells of its start. May raise ApiError."""
 
 
 class _AnswerError(Exception):
     """The server answered, but not what is needed."""
+
+
+class _BusyError(Exception):
+    """The server cannot take requests for the moment."""
 
 
 class _LockedOutError(_AnswerError):
@@ -72,7 +85,9 @@ class _Server:
         key: of its LlamaModel.
         pod: as last seen.
         wanted: scales of its adapters; None where it has none.
-        log_tries: how often reading its log for the memory that it took may still be tried.
+        expected: what it must answer to count as serving its model; None where that is not asked.
+        unreached: how often it could not be asked for that.
+        log_tries: how often reading its log may still be tried.
         named: it was asked for its build.
         report: what is known of it; None before anything is.
         due: set when it shall be asked.
@@ -83,10 +98,20 @@ class _Server:
     pod: Pod
     wanted: tuple[float, ...] | None
     log_tries: int
+    expected: Expected | None = None
+    unreached: int = 0
     named: bool = False
     report: ServerReport | None = None
     due: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+
+    @property
+    def proven(self) -> bool:
+        return self.expected is None or (self.report is not None and self.report.proof is Proof.ANSWERS)
+
+    def learns(self, **found: Any) -> None:
+        """Something new of it is known."""
+        self.report = replace(self.report or ServerReport(), **found)
 
     def is_run_of(self, pod: Pod) -> bool:
         return (self.pod.address, self.pod.container_id) == (pod.address, pod.container_id)
@@ -97,7 +122,7 @@ class Prober:
 
     Args:
         again: told the LlamaModel of which something new is known.
-        read_measured: reads the log of a pod; without it no log is read.
+        read_log: reads the log of a pod; without it no log is read.
         call_later: default is the event loop's.
         port: TCP port of each server.
     """
@@ -106,12 +131,12 @@ class Prober:
         self,
         *,
         again: Callable[[Key], None],
-        read_measured: ReadMeasured | None = None,
+        read_log: ReadLog | None = None,
         call_later: CallLater | None = None,
         port: int = PORT,
     ) -> None:
         self._again = again
-        self._read_measured = read_measured
+        self._read_log = read_log
         self._call_later = call_later
         self._port = port
         self._servers: dict[Key, dict[str, _Server]] = {}
@@ -119,7 +144,13 @@ class Prober:
         self._session: aiohttp.ClientSession | None = None
 
     def reports(
-        self, key: Key, pods: Sequence[Pod], *, scales: tuple[float, ...] | None, measure: bool = False
+        self,
+        key: Key,
+        pods: Sequence[Pod],
+        *,
+        scales: tuple[float, ...] | None,
+        read_log: bool = False,
+        expected: Expected | None = None,
     ) -> Mapping[str, ServerReport]:
         """What is known of the ready pods among these, by name; others of this LlamaModel are forgotten.
 
@@ -128,7 +159,8 @@ class Prober:
             pods: all its pods that shall have these scales.
             scales: of the adapters, in their order; None where there are none. A scale that a server has as well as a
                 32-bit float can hold it is reported as it is written here.
-            measure: whether their logs can be expected to tell the memory that they took. Each is read once.
+            read_log: whether their logs can be expected to tell something. Each is read once.
+            expected: what they must answer to count as serving their model. Each is asked once, when it has answered.
         """
         before, servers = self._servers.pop(key, {}), dict[str, _Server]()
         for pod in pods:
@@ -136,7 +168,9 @@ class Prober:
                 continue
             server = before.get(pod.name)
             if server is None or not server.is_run_of(pod):
-                server = _Server(key=key, pod=pod, wanted=scales, log_tries=_LOG_TRIES if measure else 0)
+                server = _Server(
+                    key=key, pod=pod, wanted=scales, expected=expected, log_tries=_LOG_TRIES if read_log else 0
+                )
                 self._ask_soon(server)
             else:
                 del before[pod.name]
@@ -187,6 +221,9 @@ class Prober:
                 delay = min(_FIRST_RETRY_SEC * 2.0**failures, _LAST_RETRY_SEC)
                 if isinstance(error, _LockedOutError):
                     delay = _LAST_RETRY_SEC
+                elif not server.proven:
+                    known = server.report is not None and server.report.proof is not None
+                    delay = min(delay, _UNPROVEN_RETRY_SEC) if known else _SOON_SEC
                 if failures == 0:
                     _tell(server, error)
                 failures = min(failures + 1, 32)
@@ -213,16 +250,19 @@ class Prober:
         Raises:
             aiohttp.ClientError, OSError, TimeoutError: it cannot be reached, or not in time.
             _AnswerError: it can, and does not say what is needed.
+            _BusyError: not for the moment.
             ApiError: the API server could not give its log this time.
         """
-        log_error = await self._measure(server)  # first: its log may be read where it cannot be reached itself
+        log_error = await self._look_into_log(server)  # first: that may work where it cannot be reached itself
+        fault = None if server.proven else await self._prove(server)
         if not server.named:
             build = _build(await self._request(server, "GET", "/props"))
-            server.report, server.named = replace(server.report or ServerReport(), build=build), True
+            server.learns(build=build)
+            server.named = True
         if wanted is not None:
             await self._keep_scales(server, wanted)
-        if log_error is not None:
-            raise log_error
+        if error := fault or log_error:
+            raise error
 
     async def _keep_scales(self, server: _Server, wanted: tuple[float, ...]) -> None:
         said = await self._read_scales(server, wanted)
@@ -237,47 +277,85 @@ class Prober:
             raise _AnswerError(f"it was told the adapter scales {_shown(wanted)}, and has {_shown(said)}")
         _log.info("pod %s: adapter scales are %s now", server.pod.name, _shown(wanted), extra=_about(server))
 
-    async def _measure(self, server: _Server) -> Exception | None:
-        """Reads its log; why that has to be tried again. A log that may not be read is let be."""
-        if server.log_tries == 0 or self._read_measured is None:
+    async def _prove(self, server: _Server) -> _AnswerError | None:
+        """Whether it serves its model: healthy, under the right name, and with an answer to one small request. What is
+        wrong with its answers is no reason not to ask for the rest."""
+        expected = server.expected
+        assert expected is not None  # noqa: S101 (else there is nothing to prove)
+        path, body = small_request(expected)
+        try:
+            await self._request(server, "GET", "/health")
+            problem = models_problem(await self._request(server, "GET", "/v1/models"), expected)
+            problem = problem or answer_problem(await self._request(server, "POST", path, body, work=True), expected)
+        except _LockedOutError as error:
+            server.learns(proof=Proof.NOT_REACHED, problem=str(error))
+            raise
+        except _AnswerError as error:
+            problem = str(error)
+        except (_BusyError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            server.unreached += 1
+            if server.unreached >= _UNPROVEN_TRIES:
+                server.learns(proof=Proof.NOT_REACHED, problem=str(error) or type(error).__name__)
+            raise
+        server.learns(proof=Proof.FAILS if problem else Proof.ANSWERS, problem=problem)
+        return _AnswerError(problem) if problem else None
+
+    async def _look_into_log(self, server: _Server) -> Exception | None:
+        """Reads it; why that has to be tried again. A log that may not be read is let be."""
+        if server.log_tries == 0 or self._read_log is None:
             return None
         server.log_tries -= 1
         try:
-            measured = await self._read_measured(server.key.namespace, server.pod.name)
+            found = await self._read_log(server.key.namespace, server.pod.name)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
             if server.log_tries > 0 and not (isinstance(error, ApiError) and not error.transient):
                 return error
             _log.info("the log of pod %s cannot be read: %s", server.pod.name, error, extra=_about(server))
-            measured = None
+            found = LoadLog()
         server.log_tries = 0
-        if measured is not None:
-            server.report = replace(server.report or ServerReport(), measured=measured)
+        if found != LoadLog():
+            server.learns(measured=found.measured, offload=found.offload)
         return None
 
     async def _read_scales(self, server: _Server, wanted: tuple[float, ...]) -> tuple[float, ...]:
         said = _scales(await self._request(server, "GET", "/lora-adapters"), number=len(wanted))
-        server.report = replace(server.report or ServerReport(), scales=said)
+        server.learns(scales=said)
         return said
 
-    async def _request(self, server: _Server, method: str, path: str, body: object = None) -> Any:
-        """The answer's JSON; None where this build has no such path, or was told not to serve it."""
+    async def _request(
+        self, server: _Server, method: str, path: str, body: object = None, *, work: bool = False
+    ) -> Any:
+        """The answer's JSON; None where this build has no such path, or was told not to serve it.
+
+        Args:
+            work: it is a request that the model works on, which takes its time and must be served.
+        """
         url = f"http://{_host(server.pod.address)}:{self._port}{path}"
         if self._session is None:
             self._session = _new_session()
         async with self._session.request(
-            method, url, data=None if body is None else orjson.dumps(body), allow_redirects=False
+            method,
+            url,
+            data=None if body is None else orjson.dumps(body),
+            allow_redirects=False,
+            timeout=_PATIENT if work else _QUICK,
         ) as response:
             if response.status == 401:
                 raise _LockedOutError("it wants an API key")
-            if response.status in (404, 501):
+            if response.status in (404, 501) and not work:
                 return None
-            if response.status != 200:
-                raise _AnswerError(f"{method} {path}: expected status 200, found {response.status}")
+            if response.status == 503:
+                raise _BusyError(f"{method} {path}: it takes no requests for the moment (503)")
             content = bytearray()
             async for chunk in response.content.iter_any():
                 content += chunk
                 if len(content) > _LARGEST_ANSWER_BYTES:
                     raise _AnswerError(f"{method} {path}: the answer is larger than {_LARGEST_ANSWER_BYTES} bytes")
+            if response.status != 200:
+                said = _message(content)
+                raise _AnswerError(
+                    f"{method} {path}: expected status 200, found {response.status}" + (f": {said}" if said else "")
+                )
         try:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -289,11 +367,19 @@ def _new_session() -> aiohttp.ClientSession:
     not trusted: no cookies, no redirects, nothing is unpacked."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=True),
-        timeout=aiohttp.ClientTimeout(total=_ANSWER_SEC, sock_connect=_CONNECT_SEC),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
         auto_decompress=False,
     )
+
+
+def _message(content: bytes | bytearray) -> str:
+    """What an error says, shortened; empty where it is none of llama-server's."""
+    try:
+        said = orjson.loads(content)["error"]["message"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
+    return said[:300] if isinstance(said, str) else ""
 
 
 def _host(address: str) -> str:
@@ -342,9 +428,11 @@ def _shown(scales: Iterable[float]) -> str:
 
 
 def _tell(server: _Server, error: Exception) -> None:
-    expected = isinstance(error, (_AnswerError, ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError))
+    expected = isinstance(
+        error, (_AnswerError, _BusyError, ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
+    )
     _log.info(
-        "pod %s could not be asked for its build and adapters, which stay unknown for now: %s",
+        "pod %s did not say what it was asked for, which stays unknown for now: %s",
         server.pod.name,
         str(error) or type(error).__name__,
         extra=_about(server),

@@ -23,6 +23,7 @@ from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaMode
 from llamamodel_operator.api.status import LlamaModelStatus
 from llamamodel_operator.core.checks import revision_of
 from llamamodel_operator.core.engine.buffer_log import tells_buffers
+from llamamodel_operator.core.engine.proof import expected_of
 from llamamodel_operator.core.inspection import Inspection, InspectionState, inspection_off
 from llamamodel_operator.core.memory.comparison import estimate_ratios
 from llamamodel_operator.core.objects.check import CHECK_CONTAINER
@@ -296,7 +297,9 @@ class Reconciler:
             Key(model.namespace, model.name),
             [pod for pod in pods if pod.revision == (revision_of(deployment) if deployment else plan.revision)],
             scales=tuple(adapter.settled_scale for adapter in adapters) if adapters else None,
-            measure=tells_buffers(plan.command, env=model.spec.env or (), build=plan.build),
+            read_log=model.spec.gpu is not None
+            or tells_buffers(plan.command, env=model.spec.env or (), build=plan.build),
+            expected=expected_of(model, plan.inspection.model if plan.inspection is not None else None),
         )
         somebody_elses = deployment is not None and controller_uid(deployment) != model.uid
         return Observed(

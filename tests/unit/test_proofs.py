@@ -1,0 +1,264 @@
+"""Ready is honest: a server has its model, answers a request of its task, and says on what it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from llamamodel_operator.api.conditions import ConditionType
+from llamamodel_operator.api.spec import Task
+from llamamodel_operator.api.status import LlamaModelStatus
+from llamamodel_operator.core.engine.buffer_log import Measured, MeasuredGpu
+from llamamodel_operator.core.engine.offload_log import Offload, offload_of
+from llamamodel_operator.core.engine.proof import (
+    Expected,
+    answer_problem,
+    expected_of,
+    models_problem,
+    small_request,
+)
+from llamamodel_operator.core.gguf.model import GgufModel, Value
+from llamamodel_operator.core.memory.estimate import DeviceMemory
+from llamamodel_operator.core.observed import Proof, ServerReport
+
+from .builders import NOON, ModelBuilder, a_deployment, a_model, a_pod, at, status_of
+
+GENERATE = Expected(name="gemma", task=Task.GENERATE)
+EMBED = Expected(name="gemma", task=Task.EMBED, widths=frozenset({3}))
+RERANK = Expected(name="gemma", task=Task.RERANK)
+
+
+def condition(status: LlamaModelStatus, kind: ConditionType) -> tuple[str, str, str]:
+    (found,) = (one for one in status.conditions if one.type == kind)
+    return found.status, found.reason, found.message
+
+
+def ready(status: LlamaModelStatus) -> tuple[str, str, str]:
+    return condition(status, ConditionType.READY)
+
+
+def offloaded(status: LlamaModelStatus) -> tuple[str, str, str]:
+    return condition(status, ConditionType.OFFLOADED)
+
+
+def said(report: ServerReport | None, model: ModelBuilder | None = None) -> LlamaModelStatus:
+    servers = {} if report is None else {"gemma-0": report}
+    return status_of(model or a_model(), a_pod().ready(), deployment=a_deployment().rolled_out(), servers=servers)
+
+
+# --- what is asked, and what must be answered
+
+
+@pytest.mark.parametrize(
+    ("expected", "path"),
+    [
+        (GENERATE, "/v1/completions"),
+        (EMBED, "/v1/embeddings"),
+        (Expected(name="x", task=Task.EMBED, pooled=False), "/embedding"),
+        (RERANK, "/v1/rerank"),
+    ],
+)
+def test_the_request_is_the_smallest_of_the_models_task(expected: Expected, path: str) -> None:
+    assert small_request(expected)[0] == path
+
+
+def test_what_is_expected_comes_from_the_spec_and_the_file() -> None:
+    model = a_model().with_spec(servedModelName="g", task="embed").with_engine(pooling="none").build()
+    metadata: dict[str, Value] = {
+        "general.architecture": "gemma3",
+        "gemma3.embedding_length": 640,
+        "gemma3.dense_3_feat_out": 768,
+    }
+    file = GgufModel(parts=(), metadata=metadata, lengths={}, tensors=())
+    assert expected_of(model, file) == Expected(name="g", task=Task.EMBED, widths=frozenset({640, 768}), pooled=False)
+    assert expected_of(a_model().build(), None) == GENERATE
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ({"data": [{"id": "gemma"}]}, ""),
+        ({"data": [{"id": "a", "aliases": ["gemma"]}]}, ""),
+        ({"data": [{"id": "qwen"}]}, "/v1/models names qwen, expected gemma"),
+        ({"data": []}, "/v1/models names no model, expected gemma"),
+        ({"data": ["gemma", {"aliases": None}]}, "/v1/models names None, expected gemma"),
+        ([], "/v1/models names no model, expected gemma"),
+        (None, "/v1/models names no model, expected gemma"),
+    ],
+)
+def test_the_model_must_be_there_under_its_name(answer: Any, problem: str) -> None:
+    assert models_problem(answer, GENERATE) == problem
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "problem"),
+    [
+        (GENERATE, {"choices": [{"text": ""}]}, ""),
+        (GENERATE, {"choices": []}, "/v1/completions gave no text"),
+        (GENERATE, {"choices": [None]}, "/v1/completions gave no text"),
+        (GENERATE, None, "/v1/completions gave no text"),
+        (EMBED, {"data": [{"embedding": [0.1, 0, -1]}]}, ""),
+        (EMBED, [{"embedding": [[0.1, 0, -1], [0, 0, 0]]}], ""),
+        (EMBED, {"data": [{"embedding": [0.1, 0]}]}, "/v1/embeddings gave a vector of 2 elements, expected 3"),
+        (EMBED, {"data": [{"embedding": [0, 0.0, 0]}]}, "/v1/embeddings gave a vector of zeros alone"),
+        (EMBED, {"data": [{"embedding": [0.1, math.nan, 1]}]}, "no vector of finite numbers"),
+        (EMBED, {"data": [{"embedding": [0.1, None, 1]}]}, "no vector of finite numbers"),
+        (EMBED, {"data": [{"embedding": []}]}, "no vector of finite numbers"),
+        (EMBED, {"data": []}, "no vector of finite numbers"),
+        (EMBED, "x", "no vector of finite numbers"),
+        (RERANK, {"results": [{"relevance_score": -3.5}]}, ""),
+        (RERANK, {"results": [{"relevance_score": math.inf}]}, "/v1/rerank gave no finite score"),
+        (RERANK, {"results": [{"relevance_score": True}]}, "/v1/rerank gave no finite score"),
+        (RERANK, {"results": {}}, "/v1/rerank gave no finite score"),
+        (RERANK, None, "/v1/rerank gave no finite score"),
+    ],
+)
+def test_the_answer_must_be_one_of_its_task(expected: Expected, answer: Any, problem: str) -> None:
+    found = answer_problem(answer, expected)
+    assert problem in found
+    assert bool(found) == bool(problem)
+
+
+# --- Ready
+
+
+def test_a_pod_that_is_ready_is_asked_for_an_answer_before_the_model_is() -> None:
+    status, reason, message = ready(said(None))
+    assert (status, reason) == ("False", "Verifying")
+    assert "gemma-0" in message
+    assert ready(said(ServerReport(build=11669)))[1] == "Verifying"
+    assert ready(said(ServerReport(proof=Proof.ANSWERS)))[0] == "True"
+
+
+def test_a_server_that_answers_otherwise_is_not_ready_and_the_message_says_how() -> None:
+    report = ServerReport(proof=Proof.FAILS, problem="/v1/models names qwen, expected gemma")
+    status, reason, message = ready(said(report))
+    assert (status, reason) == ("False", "NotAnswering")
+    assert "/v1/models names qwen, expected gemma" in message
+    assert "kubectl logs gemma-0" in message
+
+
+def test_a_server_that_cannot_be_asked_is_ready_with_a_finding() -> None:
+    status = said(ServerReport(proof=Proof.NOT_REACHED, problem="it wants an API key"))
+    assert ready(status)[0] == "True"
+    (finding,) = (one for one in status.findings or () if one.code == "ServerNotReached")
+    assert "it wants an API key" in finding.message
+
+
+def test_after_a_restart_of_the_operator_what_was_ready_stays_so_while_servers_are_asked_again() -> None:
+    before = said(ServerReport(proof=Proof.ANSWERS))
+    model = a_model().with_status(before)
+    assert ready(status_of(model, a_pod().ready(), deployment=a_deployment().rolled_out(), servers={}))[0] == "True"
+    restarted = a_pod().started_but_unready(at("12:05:00"))
+    pod = replace(restarted, conditions=({"type": "Ready", "status": "True"},))
+    later = status_of(model, pod, deployment=a_deployment().rolled_out(), servers={}, now=NOON + timedelta(minutes=10))
+    assert ready(later)[1] == "Verifying", "it is another run than the one that was seen to answer"
+
+
+def test_two_pods_are_both_asked() -> None:
+    model, pods = a_model().with_replicas(2), (a_pod().ready(), a_pod().named("gemma-1").ready())
+    deployment = a_deployment().of(model).rolled_out()
+    servers = {"gemma-0": ServerReport(proof=Proof.ANSWERS)}
+    status = status_of(model, *pods, deployment=deployment, servers=servers)
+    assert ready(status)[1] == "Verifying"
+    assert "gemma-1" in ready(status)[2]
+    assert status.ready_replicas == 2
+
+
+# --- Offloaded
+
+ON_CPU = ServerReport(proof=Proof.ANSWERS, offload=Offload(on_gpu=False, line="no usable GPU found"))
+ON_GPU = ServerReport(proof=Proof.ANSWERS, offload=Offload(on_gpu=True, line="found 1 CUDA devices"))
+WITH_GPU = a_model().with_gpu()
+
+
+def test_a_server_without_a_gpu_is_told_of_and_ready_all_the_same() -> None:
+    status = said(ON_CPU, WITH_GPU)
+    assert offloaded(status)[:2] == ("False", "RunsOnCPU")
+    assert "no usable GPU found" in offloaded(status)[2]
+    assert "spec.image" in offloaded(status)[2]
+    assert ready(status)[0] == "True"
+
+
+def test_who_requires_the_gpu_is_not_ready_without_it() -> None:
+    strict = WITH_GPU.with_spec(requireOffload=True)
+    assert ready(said(ON_CPU, strict))[:2] == ("False", "RunsOnCPU")
+    assert ready(said(ON_GPU, strict))[0] == "True"
+    assert ready(said(ServerReport(proof=Proof.ANSWERS), strict))[0] == "True", "nobody knows"
+
+
+def test_what_requires_the_gpu_rolls_no_pod() -> None:
+    strict = WITH_GPU.with_spec(requireOffload=True)
+    assert (strict.plan().revision, strict.plan().settled_for) == (
+        WITH_GPU.plan().revision,
+        WITH_GPU.plan().settled_for,
+    )
+
+
+def test_a_server_with_a_gpu_says_so() -> None:
+    assert offloaded(said(ON_GPU, WITH_GPU)) == ("True", "OnGPU", "the log of the server says: found 1 CUDA devices")
+
+
+@pytest.mark.parametrize(
+    ("model", "report", "reason"),
+    [
+        (a_model(), ON_CPU, "NoGpuAskedFor"),
+        (WITH_GPU.with_engine(gpuLayers=0), ON_CPU, "NoGpuAskedFor"),
+        (WITH_GPU, ServerReport(proof=Proof.ANSWERS), "OffloadUnknown"),
+        (WITH_GPU, None, "OffloadUnknown"),
+    ],
+)
+def test_what_nobody_tells_is_unknown(model: ModelBuilder, report: ServerReport | None, reason: str) -> None:
+    assert offloaded(said(report, model))[:2] == ("Unknown", reason)
+
+
+def test_after_a_restart_of_the_operator_what_was_said_of_gpus_holds_while_logs_are_read_again() -> None:
+    before = said(ON_CPU, WITH_GPU)
+    assert offloaded(said(None, WITH_GPU.with_status(before)))[:2] == ("False", "RunsOnCPU")
+    changed = WITH_GPU.with_engine(contextSize=512).with_status(before)
+    assert offloaded(said(None, changed))[:2] == ("Unknown", "OffloadUnknown")
+
+
+NO_GPU = "warning: no usable GPU found, --gpu-layers option will be ignored"
+CUDA = "ggml_cuda_init: found 2 CUDA devices (Total VRAM: 48241 MiB):"
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("", None),
+        ("0.00.1 I srv  llama_server: listening", None),
+        (NO_GPU, False),
+        ("warning: no usable GPU found, --n-gpu-layers option will be ignored", False),
+        (f"\x1b[33m{NO_GPU}\x1b[0m", False),
+        ("ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected", False),
+        ("ggml_cuda_init: failed to initialize ROCm: no ROCm-capable device is detected", False),
+        ("ggml_cuda_init: found 0 CUDA devices:", False),
+        (CUDA, True),
+        ("ggml_cuda_init: found 1 ROCm devices:", True),
+        ("ggml_vulkan: Found 1 Vulkan devices:", True),
+        ("ggml_vulkan: No devices found.", False),
+        (f"ggml_vulkan: No devices found.\n{CUDA}", True),
+        ("load_backend: loaded CPU backend from /app/libggml-cpu-haswell.so", False),
+        ("load_backend: loaded RPC backend from /app/a.so\nload_backend: loaded CPU backend from /app/b.so", False),
+        ("load_backend: loaded CUDA backend from /app/a.so\nload_backend: loaded CPU backend from /app/b.so", None),
+        (f"all slots are idle\n{NO_GPU}", None),
+        ("load_tensors: offloaded 19/19 layers to GPU", None),
+    ],
+)
+def test_what_a_log_says_of_gpus(log: str, expected: bool | None) -> None:
+    found = offload_of(log.splitlines(), measured=None)
+    assert (found and found.on_gpu) == expected
+    assert found is None or "\x1b" not in found.line
+
+
+@pytest.mark.parametrize("weights", [0, 1])
+def test_the_buffers_that_a_log_tells_of_outweigh_the_rest(weights: int) -> None:
+    gpu = MeasuredGpu(name="CUDA0", memory=DeviceMemory(weights=weights, compute=1))
+    found = offload_of([CUDA], measured=Measured(gpus=(gpu,), host=DeviceMemory()))
+    assert found is not None
+    assert found.on_gpu == bool(weights)
