@@ -36,6 +36,7 @@ WAY_TO_SET = {
     "inspection_timeout_sec": "inspection.timeoutSec",
     "operator_image": "image.repository",
     "node_affinity": "nodeAffinity",
+    "gpu_overhead": "gpuOverhead",
     "resync_interval_sec": "resyncIntervalSec",
     "log_format": "logFormat",
     "log_level": "logLevel",
@@ -363,7 +364,12 @@ def test_an_account_of_somebody_else_must_be_named() -> None:
 
 
 def test_every_variable_that_the_chart_sets_is_a_setting_of_the_operator() -> None:
-    given = {"watchNamespaces": ["a"], "modelDefaults": {"startupTimeoutSec": 900}, "allowedFlags": ["--path"]}
+    given = {
+        "watchNamespaces": ["a"],
+        "modelDefaults": {"startupTimeoutSec": 900},
+        "allowedFlags": ["--path"],
+        "gpuOverhead": {"amd": "1Gi"},
+    }
     chart = render(json.dumps(given))
     ours = {name.removeprefix(PREFIX).lower() for name in chart.env}
     assert ours <= set(Settings.model_fields)
@@ -421,6 +427,7 @@ def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
       httpPort: 9090
       inspection: {enabled: false, timeoutSec: 60}
       nodeAffinity: false
+      gpuOverhead: {nvidia: 512Mi, amd: 1073741824}
       image: {repository: registry.example/operator, tag: "1", digest: ""}
       engineImages:
         cpu: registry.example/llama:cpu
@@ -434,6 +441,7 @@ def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.log_level, found.log_format) == ("debug", "text")
     assert (found.image_cpu, found.image_gpu) == ("registry.example/llama:cpu", "registry.example/llama:gpu")
     assert (found.inspection, found.inspection_timeout_sec, found.node_affinity) == (False, 60, False)
+    assert found.configuration.gpu_overhead == {"nvidia": 512 << 20, "amd": 1 << 30}
     assert found.operator_image == "registry.example/operator:1"
     assert found.image_by_resource["nvidia.com/gpu"] == "registry.example/llama:cuda"
     assert found.image_by_resource["example.com/npu"] == "registry.example/llama:npu"
@@ -693,6 +701,8 @@ def test_cert_manager_can_be_told_another_issuer() -> None:
         ("webhook: {issuerRef: corporate}", "issuerRef"),
         ("crds: {keep: 'yes'}", "keep"),
         ("engineImages: {byResource: {gpu: x}}", "byResource"),
+        ("gpuOverhead: {nvidia: 512MB}", "gpuOverhead"),
+        ("gpuOverhead: {nvidia.com/gpu: 512Mi}", "gpuOverhead"),
         ("resources: {limits: {memory: 4 GB}}", "memory"),
         ("podDisruptionBudget: {maxUnavailable: half}", "maxUnavailable"),
         ("fullnameOverride: Upper", "fullnameOverride"),

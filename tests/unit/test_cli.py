@@ -483,6 +483,7 @@ def test_the_values_of_the_chart_are_the_configuration(tmp_path: Path) -> None:
         "replicas: 2\nlogLevel: debug\n"
         "engineImages:\n  cpu: example.com/cpu:b10434\n  byResource: {amd.com/gpu: null, x/y: z}\n"
         "modelDefaults: {endpoints: {metrics: false}}\nargumentPolicy: Strict\nallowedFlags: [--rpc]\n"
+        "gpuOverhead: {nvidia: 512Mi, amd: 0}\n"
     )
 
     found = read_configuration(str(file))
@@ -493,6 +494,7 @@ def test_the_values_of_the_chart_are_the_configuration(tmp_path: Path) -> None:
     assert found.defaults == {"endpoints": {"metrics": False}}
     assert found.policy.strict
     assert found.policy.allow_unsafe == {"--rpc"}
+    assert found.gpu_overhead == {"nvidia": 512 << 20, "amd": 0}
 
 
 def test_the_environment_of_the_operator_does_not_change_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,6 +514,12 @@ def test_the_environment_of_the_operator_does_not_change_a_dry_run(monkeypatch: 
         ("modelDefault: {}", "modelDefault: there is no such key; did you mean modelDefaults?"),
         ("argumentPolicy: strict", "argumentPolicy: "),
         ("allowedFlags: --rpc", "allowedFlags: "),
+        (
+            "gpuOverhead: {nvidia: lots}",
+            "gpuOverhead: nvidia: expected what the driver takes on each GPU, such as 512Mi",
+        ),
+        ("gpuOverhead: {nvidia.com/gpu: 1Gi}", "expected the name of a vendor in lower case, such as nvidia"),
+        ("gpuOverhead: 512Mi", "gpuOverhead: "),
         ("engineImages: latest", "engineImages: must be an object; found text"),
         ("engineImages: {byresource: {}}", "engineImages.byresource: there is no such key; did you mean byResource?"),
         ("engineImages: {byResource: []}", "engineImages.byResource: must be an object; found a list"),

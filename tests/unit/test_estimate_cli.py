@@ -156,6 +156,18 @@ def test_the_overhead_can_be_given(ask: Any, model: Path) -> None:
     assert found["gpus"][0]["overheadBytes"] == 100 << 20
 
 
+def test_the_overhead_is_that_of_the_operators_configuration(
+    ask: Any, model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("gpuOverhead: {nvidia: 100Mi}\n")
+    for request in ((), ("-f", manifest)):
+        found = ask(*request, "--gguf", model, "--config", values, "-o", "json").json
+        assert found["gpus"][0]["overheadBytes"] == 100 << 20
+    found = ask("--gguf", model, "--config", values, "--vendor", "amd", "-o", "json").json
+    assert found["gpus"][0]["overheadBytes"] == 640 << 20
+
+
 def test_the_draft_models_bytes_are_in_the_devices_they_land_on(ask: Any, model: Path, tmp_path: Path) -> None:
     shape: dict[str, Any] = {
         "layers": 4,

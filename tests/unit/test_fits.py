@@ -13,7 +13,7 @@ from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.inspection import Inspection, inspection_off
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.observed import Observed
-from llamamodel_operator.core.plan import Plan
+from llamamodel_operator.core.plan import Plan, make_plan
 from llamamodel_operator.core.review import Know, nobody_looks, review_manifest
 from llamamodel_operator.core.settling import host_need, startup_timeout
 from llamamodel_operator.core.sizes import mebibytes, shown_size
@@ -150,6 +150,19 @@ def test_gpus_that_are_shared_are_a_warning() -> None:
 def test_on_the_cpu_only_the_memory_limit_is_compared(limit: str | None, found: tuple[str, str]) -> None:
     model = a_model().with_engine(contextSize=8192)
     assert verdict(plan(model.with_limits(memory=limit) if limit else model, a_node())) == found
+
+
+def test_the_drivers_overhead_is_what_the_operator_was_told_for_the_vendor() -> None:
+    told = replace(CONFIGURATION, gpu_overhead={"nvidia": 2 * GIB})
+
+    def overhead(resource: str) -> int:
+        model = SMALL.with_spec(gpu={"resourceName": resource}).build()
+        found = make_plan(model, configuration=told, facts=facts_of(an_8b(), a_node(memory_mib=10240)))
+        assert found.estimate is not None
+        assert (found.fits.status.value == "False") == (resource == "nvidia.com/gpu")
+        return found.estimate.gpus[0].overhead
+
+    assert (overhead("nvidia.com/gpu"), overhead("amd.com/gpu")) == (2 * GIB, 640 << 20)
 
 
 # What is settled

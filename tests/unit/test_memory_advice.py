@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from llamamodel_operator.core.memory.advice import ChangeKind, changes
 from llamamodel_operator.core.memory.estimate import Draft
 from llamamodel_operator.core.memory.fitting import Load, fits, largest_context, settle, shared_by_memory
-from llamamodel_operator.core.memory.overhead import overhead_of, vendor_of
+from llamamodel_operator.core.memory.overhead import overhead_of, parse_overheads, vendor_of
 from llamamodel_operator.core.memory.settings import ALL_LAYERS, MemorySettings
 from support.descriptions import gold_model
 
@@ -233,3 +234,28 @@ def test_a_resource_name_tells_the_vendor(resource: str, vendor: str) -> None:
 def test_the_overhead_can_be_configured_by_vendor() -> None:
     assert overhead_of("nvidia", configured={"nvidia": 7}) == 7
     assert overhead_of("nvidia") == overhead_of("nobody") == 640 * MIB
+
+
+def test_overheads_are_quantities_by_vendor() -> None:
+    assert parse_overheads({"nvidia": "512Mi", "amd": "1e9", "intel": 0}) == {
+        "nvidia": 512 * MIB,
+        "amd": 10**9,
+        "intel": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("vendor", "amount", "said"),
+    [
+        ("nvidia", "lots", "nvidia: expected what the driver takes on each GPU, such as 512Mi; found 'lots'"),
+        ("nvidia", "-1Mi", "found '-1Mi'"),
+        ("nvidia", "1e99", "found '1e99'"),
+        ("nvidia", True, "found True"),
+        ("nvidia.com/gpu", "512Mi", "nvidia.com/gpu: expected the name of a vendor in lower case, such as nvidia"),
+        ("AMD", "512Mi", "AMD: expected the name of a vendor in lower case, such as amd"),
+        ("", "512Mi", "expected the name of a vendor"),
+    ],
+)
+def test_what_is_no_overhead_is_refused_by_its_vendor(vendor: str, amount: str | int, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        parse_overheads({vendor: amount})

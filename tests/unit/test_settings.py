@@ -49,6 +49,7 @@ def test_without_any_setting_the_documented_defaults_hold() -> None:
         (["--kubeconfig", "/x"], "kubeconfig", "/x"),
         (["--watch-namespaces", "a", "--watch-namespaces", "b"], "watch_namespaces", ["a", "b"]),
         (["--watch-namespaces", "a,b"], "watch_namespaces", ["a", "b"]),
+        (["--gpu-overhead", "nvidia=512Mi"], "gpu_overhead", {"nvidia": "512Mi"}),
         (["--image-by-resource", "x/y=z"], "image_by_resource", {"x/y": "z"}),
         (["--image-by-resource", '{"x/y": "img:1"}'], "image_by_resource", {"x/y": "img:1"}),
     ],
@@ -64,6 +65,7 @@ def test_each_setting_is_a_flag(flags: list[str], field: str, value: object) -> 
         ("LEADER_ELECTION", "false", "leader_election", False),
         ("WATCH_NAMESPACES", '["a", "b"]', "watch_namespaces", ["a", "b"]),
         ("IMAGE_CPU", "my/image:1", "image_cpu", "my/image:1"),
+        ("GPU_OVERHEAD", '{"amd": "1Gi", "intel": 0}', "gpu_overhead", {"amd": "1Gi", "intel": 0}),
         ("IMAGE_BY_RESOURCE", '{"x/y": "img:1"}', "image_by_resource", {"x/y": "img:1"}),
     ],
 )
@@ -117,6 +119,11 @@ BAD = [
         "--workers: Input should be a valid integer, unable to parse string as an integer (found 'many')",
     ),
     (["--resync-interval-sec", "1"], "--resync-interval-sec: Input should be greater than or equal to 5 (found '1')"),
+    (
+        ["--gpu-overhead", "nvidia=512 MB"],
+        "--gpu-overhead: Value error, nvidia: expected what the driver takes on each GPU, such as 512Mi;"
+        " found '512 MB' (found {'nvidia': '512 MB'})",
+    ),
     (["--http-port", "70000"], "--http-port: Input should be less than or equal to 65535 (found '70000')"),
 ]
 

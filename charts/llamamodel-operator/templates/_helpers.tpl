@@ -111,6 +111,10 @@ off
   value: {{ include "llamamodel-operator.image" . | quote }}
 - name: LLAMAMODEL_OPERATOR_NODE_AFFINITY
   value: {{ .Values.nodeAffinity | quote }}
+{{- with .Values.gpuOverhead }}
+- name: LLAMAMODEL_OPERATOR_GPU_OVERHEAD
+  value: {{ toJson . | quote }}
+{{- end }}
 {{- with .Values.engineImages.cpu }}
 - name: LLAMAMODEL_OPERATOR_IMAGE_CPU
   value: {{ quote . }}

@@ -18,7 +18,7 @@ from llamamodel_operator.shell.settings import Settings
 
 __all__ = ["BadConfigurationError", "read_configuration"]
 
-_NAMES = ("engineImages", "modelDefaults", "argumentPolicy", "allowedFlags")
+_NAMES = ("engineImages", "modelDefaults", "argumentPolicy", "allowedFlags", "gpuOverhead")
 _IMAGES = ("cpu", "gpu", "byResource")
 
 
@@ -56,6 +56,7 @@ def read_configuration(file: str | None) -> Configuration:
         ("modelDefaults", "model_defaults"),
         ("argumentPolicy", "argument_policy"),
         ("allowedFlags", "allowed_flags"),
+        ("gpuOverhead", "gpu_overhead"),
     ):
         if values.get(name) is not None:
             given[setting] = values[name]
@@ -112,7 +113,7 @@ def _misspelt(key: str) -> str:
 def _fault(fault: Any) -> str:
     names = {"image_cpu": "engineImages.cpu", "image_gpu": "engineImages.gpu"}
     names |= {"image_by_resource": "engineImages.byResource", "model_defaults": "modelDefaults"}
-    names |= {"argument_policy": "argumentPolicy", "allowed_flags": "allowedFlags"}
+    names |= {"argument_policy": "argumentPolicy", "allowed_flags": "allowedFlags", "gpu_overhead": "gpuOverhead"}
     first, *rest = fault["loc"]
     where = names.get(str(first), str(first)) + "".join(f".{part}" for part in rest)
     message = fault["msg"].removeprefix("Value error, ")

@@ -12,6 +12,7 @@ from llamamodel_operator.cli.options import Build, Command, colour_option, examp
 if TYPE_CHECKING:
     from llamamodel_operator.cli.checking import Checked
     from llamamodel_operator.cli.estimating import Estimated
+    from llamamodel_operator.core.plan import Configuration
 
 __all__ = ["estimate"]
 
@@ -66,11 +67,19 @@ def estimate(
     from llamamodel_operator.core.gguf.problem import GgufError
 
     catalogues = shipped_catalogues()
+    told = _configuration(config) if config is not None else None
+    configured = told.gpu_overhead if told is not None else {}
     try:
         if file is not None:
-            checked = _checked(file, config)
             request = of_manifest(
-                checked, words, gguf=gguf, gpus=gpus, memory=memory, overhead=overhead, catalogues=catalogues
+                _checked(file, told or _configuration(None)),
+                words,
+                gguf=gguf,
+                gpus=gpus,
+                memory=memory,
+                overhead=overhead,
+                configured=configured,
+                catalogues=catalogues,
             )
         else:
             request = of_command_line(
@@ -80,6 +89,7 @@ def estimate(
                 memory=memory,
                 vendor=vendor,
                 overhead=overhead,
+                configured=configured,
                 build=build,
                 catalogues=catalogues,
             )
@@ -103,16 +113,20 @@ def _code(found: Estimated) -> int:
     return FOUND if wrong or found.fits is False else FINE
 
 
-def _checked(file: str, config: str | None) -> Checked:
-    """The one LlamaModel of a file."""
-    from llamamodel_operator.cli.checking import a_checker
+def _configuration(file: str | None) -> Configuration:
     from llamamodel_operator.cli.configuration import BadConfigurationError, read_configuration
-    from llamamodel_operator.cli.manifests import read_manifests
 
     try:
-        configuration = read_configuration(config)
+        return read_configuration(file)
     except BadConfigurationError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _checked(file: str, configuration: Configuration) -> Checked:
+    """The one LlamaModel of a file."""
+    from llamamodel_operator.cli.checking import a_checker
+    from llamamodel_operator.cli.manifests import read_manifests
+
     manifests = read_manifests([file])
     if manifests.problems:
         _refuse("\n".join(map(str, manifests.problems)))

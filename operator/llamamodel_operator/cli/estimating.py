@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -119,6 +119,7 @@ def of_command_line(
     memory: str | None,
     vendor: str,
     overhead: str | None,
+    configured: Mapping[str, int],
     build: int | None,
     catalogues: Catalogues,
 ) -> Request:
@@ -145,7 +146,7 @@ def of_command_line(
         files=arguments.files,
         gpus=_count(count),
         memory=_for_each(has, count),
-        overhead=_bytes(overhead, "--overhead") if overhead else overhead_of(vendor),
+        overhead=_bytes(overhead, "--overhead") if overhead else overhead_of(vendor, configured=configured),
         settle_layers=False,
         settle_context=False,
         findings=_check(words, match, catalogues),
@@ -161,6 +162,7 @@ def of_manifest(
     gpus: int | None,
     memory: str | None,
     overhead: str | None,
+    configured: Mapping[str, int],
     catalogues: Catalogues,
 ) -> Request:
     """A request from a LlamaModel; the words come after those that the operator would write, so they win.
@@ -194,7 +196,9 @@ def of_manifest(
         files=files,
         gpus=_count(count),
         memory=_for_each(has, count),
-        overhead=_bytes(overhead, "--overhead") if overhead else overhead_of(vendor_of(resource)),
+        overhead=_bytes(overhead, "--overhead")
+        if overhead
+        else overhead_of(vendor_of(resource), configured=configured),
         settle_layers=arguments.layers_auto and spec.engine.gpu_layers == "auto",
         settle_context=arguments.context_auto and spec.engine.context_size == "auto",
         findings=checked.findings,

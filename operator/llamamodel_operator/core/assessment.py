@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -53,6 +53,7 @@ def assess(
     words: Sequence[str],
     recorded: tuple[bool, SettledStatus | None],
     choose_nodes: bool,
+    overheads: Mapping[str, int],
 ) -> Assessment:
     """Everything about the memory of a model. Takes milliseconds the first time, and next to nothing as long as nothing
     changes.
@@ -65,12 +66,13 @@ def assess(
         words: of that command line.
         recorded: whether values were settled for this spec and its files before, and which.
         choose_nodes: whether nodes may be chosen by the memory of their GPUs.
+        overheads: bytes that the driver takes on each GPU, by vendor, where the operator was told.
     """
     was_settled, before = recorded
     if inspection is None or inspection.state is not InspectionState.DONE or inspection.model is None:
         why = "the files have not been inspected" if inspection is None else inspection.message
         return Assessment(fits=not_estimated(why), settled=before)
-    load = _load(spec, inspection, arguments)
+    load = _load(spec, inspection, arguments, overheads)
     settled = before if was_settled else _of_files(inspection)
     try:
         return _assessed(
@@ -190,7 +192,9 @@ class _Open:
     context: bool
 
 
-def _load(spec: LlamaModelSpec, inspection: Inspection, arguments: MemoryArguments) -> Load:
+def _load(
+    spec: LlamaModelSpec, inspection: Inspection, arguments: MemoryArguments, overheads: Mapping[str, int]
+) -> Load:
     assert inspection.model is not None  # noqa: S101 (asked before)
     draft = inspection.draft if arguments.draft is not None else None
     return Load(
@@ -199,7 +203,7 @@ def _load(spec: LlamaModelSpec, inspection: Inspection, arguments: MemoryArgumen
         draft=Draft(model=draft, settings=arguments.draft) if draft and arguments.draft else None,
         adapters=inspection.adapters,
         projector=inspection.projector,
-        overhead=overhead_of(vendor_of(spec.gpu.resource_name)) if spec.gpu else 0,
+        overhead=overhead_of(vendor_of(spec.gpu.resource_name), configured=overheads) if spec.gpu else 0,
     )
 
 

@@ -84,6 +84,7 @@ class Configuration:
         catalogues: of the flags of each known build.
         defaults: a part of a spec, for what a LlamaModel's own says nothing about.
         node_affinity: whether pods are kept to nodes whose GPUs have enough memory, where only some have.
+        gpu_overhead: bytes on each GPU that llama.cpp does not see, by vendor, where not those of `overhead.py`.
     """
 
     images: ImageDefaults
@@ -91,6 +92,7 @@ class Configuration:
     catalogues: Catalogues
     defaults: Mapping[str, Any] = field(default_factory=dict)
     node_affinity: bool = True
+    gpu_overhead: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         words=open_arguments.words,
         recorded=(was_settled, before),
         choose_nodes=configuration.node_affinity,
+        overheads=configuration.gpu_overhead,
     )
     final = replace(model, spec=spec_with(model.spec, assessment.settled))
     pinned = (

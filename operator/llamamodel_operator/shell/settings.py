@@ -13,6 +13,7 @@ from llamamodel_operator.api.findings import sentence
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from llamamodel_operator.core.engine.policy import ArgumentPolicy
+from llamamodel_operator.core.memory.overhead import parse_overheads
 from llamamodel_operator.core.plan import Configuration, ImageDefaults
 from llamamodel_operator.core.schema_check import check_defaults
 
@@ -131,6 +132,16 @@ class Settings(BaseSettings):
     """Where only some of the nodes that a model may run on have GPUs with enough memory, have its pods require one of
     those by the label of its GPUs' memory."""
 
+    gpu_overhead: dict[str, str | int] = {}
+    """Memory on each GPU that the driver takes and llama.cpp does not see, by vendor, as a JSON map of quantities such
+    as {"nvidia": "512Mi"}. The vendor of nvidia.com/gpu is nvidia. Others: 640Mi, an allowance on the high side."""
+
+    @field_validator("gpu_overhead")
+    @classmethod
+    def _amounts(cls, value: dict[str, str | int]) -> dict[str, str | int]:
+        parse_overheads(value)
+        return value
+
     @field_validator("model_defaults")
     @classmethod
     def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +164,7 @@ class Settings(BaseSettings):
             catalogues=shipped_catalogues(),
             defaults=self.model_defaults,
             node_affinity=self.node_affinity,
+            gpu_overhead=parse_overheads(self.gpu_overhead),
         )
 
     @property

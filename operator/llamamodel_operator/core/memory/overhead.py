@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-__all__ = ["OVERHEAD_BYTES", "UNKNOWN_VENDOR_BYTES", "overhead_of", "vendor_of"]
+from llamamodel_operator.api.amounts import parse_quantity
+
+__all__ = ["OVERHEAD_BYTES", "UNKNOWN_VENDOR_BYTES", "overhead_of", "parse_overheads", "vendor_of"]
 
 _MIB = 1 << 20
+_MOST_BYTES = 1 << 40
 
 OVERHEAD_BYTES: Mapping[str, int] = {
     "nvidia": 640 * _MIB,
@@ -27,6 +31,27 @@ def vendor_of(resource_name: str) -> str:
     """The vendor of an extended resource such as nvidia.com/gpu or amd.com/gpu; the domain's first label."""
     domain = resource_name.partition("/")[0].removesuffix(".com")
     return domain.rpartition(".")[2]
+
+
+def parse_overheads(given: Mapping[str, str | int]) -> dict[str, int]:
+    """Bytes by vendor, from quantities such as 512Mi.
+
+    Raises:
+        ValueError: something is no vendor, or no amount of memory; the message names it.
+    """
+    found: dict[str, int] = {}
+    for vendor, amount in given.items():
+        if not re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", vendor):
+            meant = vendor_of(vendor.lower()) or "nvidia"
+            raise ValueError(f"{vendor}: expected the name of a vendor in lower case, such as {meant}")
+        try:
+            size = parse_quantity(amount)
+        except ValueError:
+            size = None
+        if size is None or not 0 <= size <= _MOST_BYTES:
+            raise ValueError(f"{vendor}: expected what the driver takes on each GPU, such as 512Mi; found {amount!r}")
+        found[vendor] = int(size)
+    return found
 
 
 def overhead_of(vendor: str, *, configured: Mapping[str, int] | None = None) -> int:
