@@ -11,7 +11,7 @@ import pytest
 from llamamodel_operator.api.findings import FindingCode, Severity
 from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.inspection import Inspection, inspection_off
-from llamamodel_operator.core.inventory import NodeGpus
+from llamamodel_operator.core.inventory import NodeGpus, matching_nodes
 from llamamodel_operator.core.observed import Observed
 from llamamodel_operator.core.plan import Plan, make_plan
 from llamamodel_operator.core.review import Know, nobody_looks, review_manifest
@@ -225,11 +225,8 @@ def test_a_user_who_sets_the_fitting_or_the_context_keeps_it() -> None:
 
 def test_of_nodes_of_which_only_some_can_take_it_those_are_required() -> None:
     found = plan(SMALL, a_node(memory_mib=8192), a_node("b"))
-    (term,) = deployment(found)["spec"]["template"]["spec"]["affinity"]["nodeAffinity"][
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    ]["nodeSelectorTerms"]
     need = max(gpu.total for gpu in found.estimate.gpus) if found.estimate else 0
-    (condition,) = term["matchExpressions"]
+    (condition,) = required_of(found)
     assert condition == {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": [str(-(-need >> 20) - 1)]}
 
 
@@ -248,12 +245,64 @@ def test_each_term_of_the_users_own_affinity_gets_the_condition() -> None:
     assert "podAffinity" in affinity
 
 
+def test_a_node_that_says_nothing_is_left_out_where_others_say_that_they_have_enough() -> None:
+    found = plan(SMALL, a_node(memory_mib=None), a_node("b"))
+    assert [condition["operator"] for condition in required_of(found)] == ["Gt"]
+    assert "pods may be placed" not in found.fits.message
+
+
+def test_amds_labels_are_text_so_what_is_too_small_is_named() -> None:
+    model = SMALL.with_spec(gpu={"resourceName": "amd.com/gpu"})
+    found = plan(model, amd_node("a", "8G"), amd_node("b", "24G"))
+    assert required_of(found) == [
+        {"key": "amd.com/gpu.vram", "operator": "Exists"},
+        {"key": "amd.com/gpu.vram", "operator": "NotIn", "values": [f"{size}G" for size in range(1, 10)]},
+    ]
+    kept = model.with_spec(affinity=deployment(found)["spec"]["template"]["spec"]["affinity"]).build().spec
+    nodes = [amd_node(name, name) for name in ("8G", "9G", "10G", "16G", "192G")]
+    assert [node.name for node in matching_nodes([*nodes, amd_node("silent", None)], kept)] == ["10G", "16G", "192G"]
+
+
+def amd_node(name: str, vram: str | None, *, label: str = "amd.com/gpu.vram") -> NodeGpus:
+    return NodeGpus(name=name, labels={label: vram} if vram else {}, allocatable={"amd.com/gpu": 1})
+
+
+def required_of(found: Plan) -> list[dict[str, Any]]:
+    """The expressions of the only term that nodes must meet."""
+    affinity = deployment(found)["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    expressions: list[dict[str, Any]] = term["matchExpressions"]
+    return expressions
+
+
+def test_where_nodes_cannot_be_chosen_the_smallest_settles_and_it_is_said_where_pods_may_land() -> None:
+    old = "beta.amd.com/gpu.vram"
+    nodes = (amd_node("a", "8G", label=old), amd_node("b", "24G", label=old))
+    model = a_model().with_gpu(resource="amd.com/gpu")
+    assert arguments(plan(model.with_engine(contextSize=8192, gpuLayers="auto"), *nodes), *PLACED) == [
+        "8192",
+        "28",
+        "off",
+    ]
+    found = plan(model.with_engine(contextSize=8192, gpuLayers="all"), *nodes)
+    assert "affinity" not in deployment(found)["spec"]["template"]["spec"]
+    assert found.fits.message.endswith("pods may be placed on the others too: spec.nodeSelector can keep them away")
+
+
+def test_nodes_are_not_chosen_where_the_operator_is_told_so() -> None:
+    told = replace(CONFIGURATION, node_affinity=False)
+    nodes = (a_node(memory_mib=8192), a_node("b"))
+    found = make_plan(SMALL.build(), configuration=told, facts=facts_of(an_8b(), *nodes))
+    assert "affinity" not in deployment(found)["spec"]["template"]["spec"]
+    assert arguments(found, "--n-gpu-layers") == ["28"]
+
+
 @pytest.mark.parametrize(
     ("model", "nodes"),
     [
         (SMALL, [a_node(), a_node("b")]),
         (SMALL, [a_node(memory_mib=8192)]),
-        (SMALL, [a_node(memory_mib=None), a_node("b")]),
+        (SMALL, [a_node(gpu_replicas="4"), a_node("b")]),
         (SMALL.with_spec(gpu={"memory": "24Gi"}), [a_node(memory_mib=8192), a_node("b")]),
         (a_model(), [a_node(memory_mib=8192), a_node("b")]),
     ],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamodel_operator.core.inventory import GpuMemory, MemorySource, NodeGpus, gpu_memory, node_of, why_not
+from llamamodel_operator.core.inventory import GpuMemory, MemorySource, NodeGpus, at_least, gpu_memory, node_of, why_not
 
 from .builders import ModelBuilder, a_model
 
@@ -69,6 +70,23 @@ def test_labels_say_what_each_gpu_has(labels: dict[str, str], resource: str, siz
     found = memory(labels, resource=resource)
     assert (found.size_bytes, found.source) == (size, MemorySource.LABEL)
     assert found.label in labels
+
+
+@given(least=st.integers(1, 400 * GIB), has=st.integers(1, 400))
+def test_an_affinity_holds_for_the_nodes_that_say_that_they_have_enough(least: int, has: int) -> None:
+    for resource, key, label in (
+        ("nvidia.com/gpu", "nvidia.com/gpu.memory", str(has * 1024)),
+        ("nvidia.com/mig-1g.10gb", "nvidia.com/mig-1g.10gb.memory", str(has * 1024)),
+        ("amd.com/gpu", "amd.com/gpu.vram", f"{has}G"),
+    ):
+        spec = required({"matchExpressions": [*at_least(resource, least)]}).build().spec
+        node = NodeGpus(name="a", labels={key: label}, allocatable={"nvidia.com/gpu": 1})
+        assert (not why_not(node, spec)) == (has * GIB >= least)
+        assert why_not(replace(node, labels={}), spec)
+
+
+def test_without_a_label_that_can_be_asked_there_is_no_affinity() -> None:
+    assert at_least("gpu.intel.com/xe", GIB) == ()
 
 
 @pytest.mark.parametrize(

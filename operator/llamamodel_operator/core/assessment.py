@@ -14,7 +14,7 @@ from llamamodel_operator.core.fits import Fits, Room, fits_in, least_memory, no_
 from llamamodel_operator.core.gguf.geometry import UnsupportedModelError
 from llamamodel_operator.core.gguf.model import GgufModel
 from llamamodel_operator.core.inspection import Inspection, InspectionState
-from llamamodel_operator.core.inventory import NodeGpus, memory_label
+from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.memory.advice import Change, changes
 from llamamodel_operator.core.memory.arguments import MemoryArguments
 from llamamodel_operator.core.memory.estimate import Draft, MemoryEstimate
@@ -137,7 +137,7 @@ def _assessed(
         return _result(verdict, estimate, arguments, settled)
 
     gpus = room.gpu.count if arguments.devices is None else min(room.gpu.count, arguments.devices or room.gpu.count)
-    chosen = choose_nodes and memory_label(room.gpu.resource_name) is not None
+    chosen = choose_nodes and room.by_label
     size = room.largest if chosen or room.given is not None else room.smallest
     memory = None if size is None else (size,) * gpus
     # Builds that know no `auto` are told of more layers than there are; that is as open.
@@ -167,19 +167,19 @@ def _assessed(
                 "gpu_layers": estimate.gpu_layers if open_.layers else None,
             }
         )
+    if not was_settled:
+        settled = _with_request(spec, settled, estimate, mapped=mapped)
+        least = least_memory(room, max(gpu.total for gpu in estimate.gpus)) if chosen else None
+        if settled is not None and least is not None:
+            settled = settled.model_copy(update={"least_gpu_memory": mebibytes(least)})
     verdict = fits_in(
         room,
         estimate=wanted,
         changes=_changes(_with(case, asked), most) if short and most is not None else (),
         meanwhile=_meanwhile(wanted, estimate) if short else "",
         uncertain="; ".join((*wanted.uncertain, *arguments.uncounted)),
+        kept=settled is not None and settled.least_gpu_memory is not None,
     )
-    if not was_settled:
-        settled = _with_request(spec, settled, estimate, mapped=mapped)
-        need = max(gpu.total for gpu in estimate.gpus)
-        least = least_memory(room, need) if chosen else None
-        if settled is not None and least is not None:
-            settled = settled.model_copy(update={"least_gpu_memory": mebibytes(least)})
     largest = None if most is None else _largest(_with(case, runs), most)
     return _result(verdict, estimate, arguments, settled, largest=largest)
 

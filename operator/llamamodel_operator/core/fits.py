@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamamodel_operator.api.conditions import ConditionStatus, Reason
 from llamamodel_operator.api.findings import Finding, FindingCode, Severity
 from llamamodel_operator.api.quantity import parse_quantity
 from llamamodel_operator.api.spec import Gpu, LlamaModelSpec
-from llamamodel_operator.core.inventory import GpuMemory, MemorySource, NodeGpus, gpu_memory, matching_nodes, why_not
+from llamamodel_operator.core.inventory import (
+    GpuMemory,
+    MemorySource,
+    NodeGpus,
+    can_be_chosen,
+    gpu_memory,
+    matching_nodes,
+    why_not,
+)
 from llamamodel_operator.core.memory.advice import Change
 from llamamodel_operator.core.memory.estimate import MemoryEstimate
 from llamamodel_operator.core.sizes import shown_size
@@ -32,7 +40,7 @@ class Room:
         given: bytes per GPU, where the spec says them.
         nodes_seen: whether nodes may be read.
         misses: why nodes that have such GPUs do not match, by the name of the node.
-        by_label: whether the sizes come from a label that nodes can be chosen by.
+        by_label: whether all sizes come from a label that nodes can be chosen by.
     """
 
     gpu: Gpu
@@ -42,6 +50,7 @@ class Room:
     given: int | None = None
     nodes_seen: bool = True
     misses: tuple[tuple[str, str], ...] = ()
+    by_label: bool = False
 
     @property
     def largest(self) -> int | None:
@@ -74,6 +83,8 @@ def room_for(spec: LlamaModelSpec, gpu: Gpu, nodes: Sequence[NodeGpus] | None) -
             for node in sorted(nodes, key=lambda node: node.name)
             if node.name not in names and gpu.resource_name in node.allocatable
         ),
+        by_label=bool(sizes)
+        and all(can_be_chosen(memory, gpu.resource_name) for _, memory in found if memory.size_bytes is not None),
     )
 
 
@@ -137,7 +148,13 @@ def _too_small(field: str, message: str, suggestion: str) -> Finding:
 
 
 def fits_in(
-    room: Room, *, estimate: MemoryEstimate, changes: Sequence[Change] = (), meanwhile: str = "", uncertain: str = ""
+    room: Room,
+    *,
+    estimate: MemoryEstimate,
+    changes: Sequence[Change] = (),
+    meanwhile: str = "",
+    uncertain: str = "",
+    kept: bool = False,
 ) -> Fits:
     """Whether one of the nodes has room.
 
@@ -147,6 +164,7 @@ def fits_in(
         changes: with which it would fit, where it does not.
         meanwhile: how it runs although it does not fit; empty where it runs as asked for.
         uncertain: why the estimate may be wrong.
+        kept: pods are kept to nodes that have room.
     """
     need = max(gpu.total for gpu in estimate.gpus)
     fraction = f"{shown_size(need)} per GPU"
@@ -162,6 +180,8 @@ def fits_in(
         has = ", ".join(f"{name} {shown_size(size)}" for name, size in room.sizes[: min(_MOST_NAMED, len(fitting))])
         more = " and others" if len(fitting) > _MOST_NAMED else ""
         message = f"needs {fraction}; {len(fitting)} of {_count(matching)} that match, with enough: {has}{more}{doubt}"
+        if len(fitting) < matching and not kept:
+            message += "; pods may be placed on the others too: spec.nodeSelector can keep them away"
         return Fits(status=ConditionStatus.TRUE, reason=Reason.MEMORY_FITS, message=message, available=room.largest)
     if unknown := _why_unknown(room, fraction):
         return unknown
@@ -247,7 +267,8 @@ def _nodes(names: Sequence[str]) -> str:
 
 
 def least_memory(room: Room, need: int) -> int | None:
-    """Bytes per GPU that the nodes must be chosen by: where some of those that match have room and others have not."""
-    sizes: Iterable[int] = (size for _, size in room.sizes)
-    enough = [need <= size for size in sizes]
-    return need if room.given is None and any(enough) and not all(enough) else None
+    """Bytes per GPU that the nodes must be chosen by: where some of those that match say that they have room, and
+    others that they have not, or say nothing."""
+    enough = sum(need <= size for _, size in room.sizes)
+    others = len(room.sizes) + len(room.silent) - enough
+    return need if room.by_label and enough and others else None

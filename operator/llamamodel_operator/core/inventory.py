@@ -15,9 +15,10 @@ __all__ = [
     "GpuMemory",
     "MemorySource",
     "NodeGpus",
+    "at_least",
+    "can_be_chosen",
     "gpu_memory",
     "matching_nodes",
-    "memory_label",
     "node_of",
     "why_not",
 ]
@@ -134,7 +135,7 @@ def gpu_memory(node: NodeGpus, spec: LlamaModelSpec) -> GpuMemory:
     resource = spec.gpu.resource_name
     if _is_shared(node, resource):
         return GpuMemory(size_bytes=None, source=MemorySource.SHARED)
-    label = memory_label(resource)
+    label = _nvidia_label(resource)
     if label and (size := _mebibytes(node.labels.get(label))):
         return GpuMemory(size_bytes=size, source=MemorySource.LABEL, label=label)
     if resource.startswith("amd.com/") and (found := _amd(node.labels)):
@@ -143,8 +144,29 @@ def gpu_memory(node: NodeGpus, spec: LlamaModelSpec) -> GpuMemory:
     return GpuMemory(size_bytes=None, source=MemorySource.UNKNOWN)
 
 
-def memory_label(resource: str) -> str:
-    """The label that says in MiB, as a plain number, what each GPU of this resource has; empty where there is none.
+def can_be_chosen(memory: GpuMemory, resource: str) -> bool:
+    """Whether nodes can be chosen by the label that says this."""
+    return memory.source is MemorySource.LABEL and memory.label in (_nvidia_label(resource), _AMD_LABEL)
+
+
+def at_least(resource: str, least_bytes: int) -> tuple[dict[str, Any], ...]:
+    """The expressions of a node affinity that hold for nodes whose label says at least so much; empty where no label
+    can be asked.
+
+    NVIDIA's labels are numbers, in MiB; Gt is strictly more. AMD's are text, and whole GiB: all that are too small are
+    named, so that sizes that nobody has seen yet are judged rightly too.
+    """
+    if label := _nvidia_label(resource):
+        return ({"key": label, "operator": "Gt", "values": [str(-(-least_bytes // _MIB) - 1)]},)
+    if not resource.startswith("amd.com/"):
+        return ()
+    too_small = [f"{size}G" for size in range(1, -(-least_bytes // _GIB))]
+    known = {"key": _AMD_LABEL, "operator": "Exists"}
+    return (known, {"key": _AMD_LABEL, "operator": "NotIn", "values": too_small}) if too_small else (known,)
+
+
+def _nvidia_label(resource: str) -> str:
+    """The label that says in MiB what each GPU of this resource has; empty where it is none of NVIDIA's.
 
     NVIDIA's GPU feature discovery: nvidia.com/gpu.memory, and for each kind of MIG device (`mig.strategy: mixed`, where
     it is a resource of its own) nvidia.com/mig-1g.10gb.memory. With `single`, gpu.memory is that of the MIG devices.
@@ -156,6 +178,7 @@ def memory_label(resource: str) -> str:
 
 
 _MIG = re.compile("mig-[0-9][a-z0-9.+-]*")
+_AMD_LABEL = "amd.com/gpu.vram"
 
 
 def _is_shared(node: NodeGpus, resource: str) -> bool:
@@ -176,7 +199,7 @@ def _mebibytes(text: str | None) -> int | None:
 def _amd(labels: Mapping[str, str]) -> tuple[str, int] | None:
     """AMD's node labeller says whole GiB, with a G. Older versions count the GPUs of each size in a label of its own:
     of several sizes the smallest holds, since nobody knows which one a pod gets."""
-    for name in ("amd.com/gpu.vram", "beta.amd.com/gpu.vram"):
+    for name in (_AMD_LABEL, "beta.amd.com/gpu.vram"):
         if found := re.fullmatch("([1-9][0-9]{0,5})G", labels.get(name, "")):
             return name, int(found[1]) * _GIB
     counted = {

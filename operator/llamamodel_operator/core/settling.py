@@ -15,7 +15,7 @@ from llamamodel_operator.api.quantity import parse_quantity
 from llamamodel_operator.api.spec import DEFAULT_STARTUP_TIMEOUT_SEC, LlamaModelSpec, Resources
 from llamamodel_operator.api.status import SettledStatus
 from llamamodel_operator.core.inspection import Inspection, InspectionState
-from llamamodel_operator.core.inventory import memory_label
+from llamamodel_operator.core.inventory import at_least
 from llamamodel_operator.core.memory.estimate import DeviceMemory
 from llamamodel_operator.core.sizes import mebibytes
 
@@ -35,7 +35,6 @@ allowance, not a measurement."""
 _BASE_SEC = 120
 _BYTES_PER_SEC = 50_000_000
 """What slow network storage gives."""
-_MIB = 1 << 20
 
 
 def recorded(
@@ -107,21 +106,23 @@ def spec_with(spec: LlamaModelSpec, settled: SettledStatus | None) -> LlamaModel
         requests = {**(resources.requests or {}), "memory": settled.memory_request}
         changes["resources"] = resources.model_copy(update={"requests": requests})
     if settled.least_gpu_memory is not None and spec.gpu is not None:
-        least_mib = int(parse_quantity(settled.least_gpu_memory)) // _MIB
-        changes["affinity"] = _with_least_memory(spec.affinity or {}, memory_label(spec.gpu.resource_name), least_mib)
+        least = int(parse_quantity(settled.least_gpu_memory))
+        if conditions := at_least(spec.gpu.resource_name, least):
+            changes["affinity"] = _with_conditions(spec.affinity or {}, conditions)
     return spec.model_copy(update=changes) if changes else spec
 
 
-def _with_least_memory(affinity: Mapping[str, Any], label: str, least_mib: int) -> dict[str, Any]:
-    """One term must hold, and of it everything: so each term gets the condition. Gt is strictly more."""
-    condition = {"key": label, "operator": "Gt", "values": [str(least_mib - 1)]}
+def _with_conditions(affinity: Mapping[str, Any], conditions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One term must hold, and of it everything: so each term gets the conditions."""
     node = dict(affinity.get("nodeAffinity") or {})
     required = dict(node.get("requiredDuringSchedulingIgnoredDuringExecution") or {})
     terms = required.get("nodeSelectorTerms")
-    # A term without anything holds for no node; with a condition of ours it would.
+    # A term without anything holds for no node; with conditions of ours it would.
     required["nodeSelectorTerms"] = [
-        {**term, "matchExpressions": [*(term.get("matchExpressions") or ()), condition]} if any(term.values()) else term
+        {**term, "matchExpressions": [*(term.get("matchExpressions") or ()), *conditions]}
+        if any(term.values())
+        else term
         for term in terms or ()
-    ] or [{"matchExpressions": [condition]}]
+    ] or [{"matchExpressions": [*conditions]}]
     node["requiredDuringSchedulingIgnoredDuringExecution"] = required
     return {**affinity, "nodeAffinity": node}
