@@ -76,7 +76,11 @@ WORK: set[Rule] = {
     ("", "persistentvolumeclaims", "list watch"),
     ("events.k8s.io", "events", "create"),
 }
-ON_NODES: set[Rule] = {("", "nodes", "list watch")}
+ON_NODES: set[Rule] = {
+    ("", "nodes", "list watch"),
+    ("resource.k8s.io", "resourceslices", "list watch"),
+    ("resource.k8s.io", "deviceclasses", "list watch"),
+}
 """Of the whole cluster alone: nodes belong to no namespace."""
 LEADER_ELECTION: set[Rule] = {
     ("coordination.k8s.io", "leases", "create"),

@@ -80,6 +80,19 @@ def test_one_node_that_can_take_it_is_enough_and_one_that_says_nothing_leaves_it
     assert verdict(plan(SMALL, *nodes)) == found
 
 
+def test_what_devices_say_is_compared_and_named_and_no_node_is_chosen_by_it() -> None:
+    def dra(name: str, memory: int) -> NodeGpus:
+        return replace(a_node(name, memory_mib=None), device_memory={"nvidia.com/gpu": memory})
+
+    found = plan(SMALL.with_engine(gpuLayers="auto"), dra("a", 8 * GIB), dra("b", 24 * GIB))
+    assert arguments(found, *PLACED) == ["8192", "28", "off"]
+    assert "affinity" not in deployment(found)["spec"]["template"]["spec"]
+    assert "b 24Gi (as its ResourceSlice says), a 8Gi (as its ResourceSlice says)" in found.fits.message
+    held = plan(BLOCKED.with_engine(gpuLayers="all"), dra("a", 8 * GIB))
+    assert held.hold
+    assert verdict(plan(SMALL, dra("a", 24 * GIB), a_node("b", memory_mib=8192))) == ("True", "MemoryFits")
+
+
 def test_without_the_right_to_read_nodes_it_is_unknown() -> None:
     found = SMALL.plan(Facts(inspection=inspected(an_8b()), nodes=None))
     assert verdict(found) == ("Unknown", "NodesNotVisible")

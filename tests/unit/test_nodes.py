@@ -1,10 +1,11 @@
-"""The watch of nodes, against an API server of HTTP that says what a test has it say."""
+"""The watch of nodes and their devices, against an API server of HTTP that says what a test has it say."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,11 +39,32 @@ def node(
     }
 
 
+NVIDIA_CLASS = {
+    "metadata": {"name": "gpu.nvidia.com", "creationTimestamp": "2026-01-01T12:00:00Z"},
+    "spec": {
+        "selectors": [{"cel": {"expression": "device.driver == 'gpu.nvidia.com'"}}],
+        "extendedResourceName": "nvidia.com/gpu",
+    },
+}
+
+
+def device_slice(node: str, memory: str, *, generation: int = 1) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{node}-slice", "resourceVersion": str(100 + generation)},
+        "spec": {
+            "driver": "gpu.nvidia.com",
+            "nodeName": node,
+            "pool": {"name": node, "generation": generation, "resourceSliceCount": 1},
+            "devices": [{"name": "gpu-0", "capacity": {"memory": {"value": memory}}}],
+        },
+    }
+
+
 class ApiServer:
-    """Lists `nodes`, then tells what is put into `events`; None ends the watch."""
+    """Lists objects of one kind, then tells what is put into `events`; None ends the watch."""
 
     def __init__(self) -> None:
-        self.nodes: list[dict[str, Any]] = []
+        self.objects: list[dict[str, Any]] = []
         self.events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.status = 200
         self.lists = 0
@@ -50,13 +72,13 @@ class ApiServer:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.status != 200:
-            return web.json_response({"message": "nodes is forbidden"}, status=self.status)
+            return web.json_response({"message": "it is forbidden"}, status=self.status)
         if "watch" not in request.query:
             self.lists += 1
             start = int(request.query.get("continue", 0))
-            more = {"continue": str(start + 1)} if start + 1 < len(self.nodes) else {}
+            more = {"continue": str(start + 1)} if start + 1 < len(self.objects) else {}
             return web.json_response(
-                {"metadata": {"resourceVersion": "100", **more}, "items": self.nodes[start : start + 1]}
+                {"metadata": {"resourceVersion": "100", **more}, "items": self.objects[start : start + 1]}
             )
         self.watched_from.append(request.query["resourceVersion"])
         response = web.StreamResponse()
@@ -70,8 +92,8 @@ class ApiServer:
 
 
 class Watched:
-    def __init__(self, server: ApiServer, watch: NodeWatch, changes: list[int]) -> None:
-        self.server = server
+    def __init__(self, servers: dict[str, ApiServer], watch: NodeWatch, changes: list[int]) -> None:
+        self.server, self.slices, self.classes = servers.values()
         self.watch = watch
         self.changes = changes
 
@@ -82,11 +104,25 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(*nodes: dict[str, Any], status: int = 200) -> AsyncIterator[Watched]:
-    server = ApiServer()
-    server.nodes, server.status = list(nodes), status
+async def watching(
+    *nodes: dict[str, Any], status: int = 200, dra: int = 404, slices: Sequence[dict[str, Any]] = ()
+) -> AsyncIterator[Watched]:
+    """`status` is that of the answers about nodes, `dra` that of the others."""
     application = web.Application()
-    application.router.add_get("/api/v1/nodes", server.answer)
+    servers = {
+        path: ApiServer()
+        for path in (
+            "/api/v1/nodes",
+            "/apis/resource.k8s.io/v1/resourceslices",
+            "/apis/resource.k8s.io/v1/deviceclasses",
+        )
+    }
+    for path, server in servers.items():
+        application.router.add_get(path, server.answer)
+        server.status = dra
+    server, of_slices, of_classes = servers.values()
+    server.objects, server.status = list(nodes), status
+    of_slices.objects, of_classes.objects = list(slices), [NVIDIA_CLASS]
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -101,11 +137,12 @@ async def watching(*nodes: dict[str, Any], status: int = 200) -> AsyncIterator[W
         task = asyncio.create_task(watch.run())
         try:
             await watch.ready(within=SOON)
-            yield Watched(server, watch, changes)
+            yield Watched(servers, watch, changes)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            server.events.put_nowait(None)
+            for server in servers.values():
+                server.events.put_nowait(None)
             await runner.cleanup()
 
 
@@ -124,11 +161,10 @@ async def test_nodes_with_extended_resources_are_known_when_it_is_ready() -> Non
 
 async def test_changes_are_told_once_however_many_come_together() -> None:
     async with watching(node("a")) as seen:
-        await until(lambda: len(seen.changes) == 1)
         seen.server.tells("ADDED", node("b", version=101))
         seen.server.tells("MODIFIED", node("a", version=102, gpu="l4"))
         seen.server.tells("DELETED", node("b", version=103))
-        await until(lambda: len(seen.changes) == 2)
+        await until(lambda: len(seen.changes) == 1)
         assert seen.names == ["a"]
         (only,) = seen.watch.nodes() or ()
         assert only.labels == {"gpu": "l4"}
@@ -136,13 +172,12 @@ async def test_changes_are_told_once_however_many_come_together() -> None:
 
 async def test_a_heartbeat_or_a_node_without_gpus_is_no_change() -> None:
     async with watching(node("a")) as seen:
-        await until(lambda: len(seen.changes) == 1)
         seen.server.tells("MODIFIED", node("a", version=101, heartbeat="later"))
         seen.server.tells("ADDED", node("cpu", version=102, gpus=0))
         seen.server.tells("DELETED", node("cpu", version=103, gpus=0))
         seen.server.tells("ADDED", node("end", version=104))
         await until(lambda: seen.names == ["a", "end"])
-        await until(lambda: len(seen.changes) == 2)
+        assert len(seen.changes) == 1
 
 
 async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
@@ -157,7 +192,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
 
 async def test_a_watch_that_is_too_far_behind_reads_all_anew() -> None:
     async with watching(node("a")) as seen:
-        seen.server.nodes = [node("c")]
+        seen.server.objects = [node("c")]
         seen.server.tells("ERROR", {"code": 410})
         await until(lambda: seen.names == ["c"])
 
@@ -171,6 +206,31 @@ async def test_an_event_of_any_length_is_read() -> None:
 async def test_without_the_right_to_read_nodes_nothing_is_known() -> None:
     async with watching(node("a"), status=403) as seen:
         assert seen.watch.nodes() is None
+
+
+async def test_devices_of_nodes_are_watched_too() -> None:
+    dra = node("dra", gpus=0)
+    async with watching(node("a"), dra, dra=200, slices=[device_slice("dra", "24Gi")]) as seen:
+        (_, found) = seen.watch.nodes() or ()
+        assert (found.name, found.allocatable, found.device_memory["nvidia.com/gpu"]) == (
+            "dra",
+            {"nvidia.com/gpu": 1},
+            24 << 30,
+        )
+        seen.slices.tells("MODIFIED", device_slice("dra", "48Gi", generation=2))
+        await until(lambda: (seen.watch.nodes() or ())[-1].device_memory == {"nvidia.com/gpu": 48 << 30})
+        seen.slices.tells("DELETED", device_slice("dra", "48Gi", generation=2))
+        await until(lambda: seen.names == ["a"])
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_cluster_without_devices_to_be_read_is_as_good_as_before_and_not_worth_a_line(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with watching(node("a"), dra=status) as seen:
+            assert seen.names == ["a"]
+    assert [record for record in caplog.records if record.name.startswith("llamamodel_operator")] == []
 
 
 async def test_where_nodes_are_not_to_be_looked_at_nothing_is_known_and_nobody_waits() -> None:

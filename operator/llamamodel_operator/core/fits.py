@@ -40,6 +40,7 @@ class Room:
         given: bytes per GPU, where the spec says them.
         nodes_seen: whether nodes may be read.
         misses: why nodes that have such GPUs do not match, by the name of the node.
+        by_device: names of the nodes whose sizes ResourceSlices say.
         by_label: whether all sizes come from a label that nodes can be chosen by.
     """
 
@@ -50,6 +51,7 @@ class Room:
     given: int | None = None
     nodes_seen: bool = True
     misses: tuple[tuple[str, str], ...] = ()
+    by_device: frozenset[str] = frozenset()
     by_label: bool = False
 
     @property
@@ -83,6 +85,7 @@ def room_for(spec: LlamaModelSpec, gpu: Gpu, nodes: Sequence[NodeGpus] | None) -
             for node in sorted(nodes, key=lambda node: node.name)
             if node.name not in names and gpu.resource_name in node.allocatable
         ),
+        by_device=frozenset(node.name for node, memory in found if memory.source is MemorySource.DEVICE),
         by_label=bool(sizes)
         and all(can_be_chosen(memory, gpu.resource_name) for _, memory in found if memory.size_bytes is not None),
     )
@@ -177,7 +180,7 @@ def fits_in(
     fitting = [name for name, size in room.sizes if need <= size]
     if fitting:
         matching = len(room.sizes) + len(room.silent) + len(room.shared)
-        has = ", ".join(f"{name} {shown_size(size)}" for name, size in room.sizes[: min(_MOST_NAMED, len(fitting))])
+        has = _has(room, min(_MOST_NAMED, len(fitting)))
         more = " and others" if len(fitting) > _MOST_NAMED else ""
         message = f"needs {fraction}; {len(fitting)} of {_count(matching)} that match, with enough: {has}{more}{doubt}"
         if len(fitting) < matching and not kept:
@@ -185,9 +188,16 @@ def fits_in(
         return Fits(status=ConditionStatus.TRUE, reason=Reason.MEMORY_FITS, message=message, available=room.largest)
     if unknown := _why_unknown(room, fraction):
         return unknown
-    has = ", ".join(f"{name} {shown_size(size)}" for name, size in room.sizes[:_MOST_NAMED])
+    has = _has(room, _MOST_NAMED)
     more = f" and {len(room.sizes) - _MOST_NAMED} more with less or as much" if len(room.sizes) > _MOST_NAMED else ""
     return _no(room, f"needs {fraction}; the nodes that match have less: {has}{more}", changes, meanwhile, doubt)
+
+
+def _has(room: Room, most: int) -> str:
+    return ", ".join(
+        f"{name} {shown_size(size)}" + (" (as its ResourceSlice says)" if name in room.by_device else "")
+        for name, size in room.sizes[:most]
+    )
 
 
 def _no(room: Room, said: str, changes: Sequence[Change], meanwhile: str, doubt: str) -> Fits:
@@ -241,8 +251,8 @@ def _why_unknown(room: Room, fraction: str) -> Fits | None:
     if room.silent:
         return _unknown(
             Reason.GPU_MEMORY_UNKNOWN,
-            f"needs {fraction}; {_nodes(room.silent)} does not say by a label how much memory its GPUs have: install"
-            " GPU feature discovery, or set spec.gpu.memory",
+            f"needs {fraction}; neither a label nor a ResourceSlice says how much memory the GPUs of"
+            f" {_nodes(room.silent)} have: install GPU feature discovery, or set spec.gpu.memory",
             available=known,
         )
     if not room.sizes:

@@ -1,4 +1,4 @@
-"""What GPUs nodes have, as their labels and allocatable resources say, and which nodes a LlamaModel may run on."""
+"""What GPUs nodes have, as labels, resources and devices of nodes say, and which nodes a LlamaModel may run on."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class NodeGpus:
         labels: all of them, since a selector may ask for any.
         taints: as the API server has them.
         allocatable: number of each extended resource that the node has, free or not.
+        device_memory: bytes of the smallest device for an extended resource, as ResourceSlices say; see `devices.py`.
         unschedulable: it is cordoned.
     """
 
@@ -43,6 +44,7 @@ class NodeGpus:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Mapping[str, Any], ...] = ()
     allocatable: Mapping[str, int] = field(default_factory=dict)
+    device_memory: Mapping[str, int] = field(default_factory=dict)
     unschedulable: bool = False
 
 
@@ -51,10 +53,12 @@ class MemorySource(StrEnum):
 
     SPEC = "spec"
     LABEL = "label"
+    DEVICE = "device"
+    """A ResourceSlice of the node."""
     SHARED = "shared"
     """Pods share a GPU: how much of it one gets is not known."""
     UNKNOWN = "unknown"
-    """No label says it."""
+    """Nothing says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +75,8 @@ class GpuMemory:
     label: str = ""
 
 
-def node_of(raw: Mapping[str, Any]) -> NodeGpus | None:
-    """From a Node as the API server has it; None for one without any extended resource, which no GPU pod can use.
+def node_of(raw: Mapping[str, Any]) -> NodeGpus:
+    """From a Node as the API server has it.
 
     Capacity counts too: while a device plugin restarts, allocatable is 0 for a moment.
     """
@@ -82,8 +86,6 @@ def node_of(raw: Mapping[str, Any]) -> NodeGpus | None:
         for name, amount in (amounts or {}).items():
             if _is_extended(name) and (number := _count(amount)) > found.get(name, 0):
                 found[name] = number
-    if not found:
-        return None
     # A cordon is no reason to change a verdict: the taint that goes with it is left out, and the field tells of it.
     taints = (dict(taint) for taint in spec.get("taints") or () if taint.get("key") not in _PASSING_TAINTS)
     return NodeGpus(
@@ -127,6 +129,7 @@ def gpu_memory(node: NodeGpus, spec: LlamaModelSpec) -> GpuMemory:
     """Memory of each GPU that a pod of the model gets on this node.
 
     `spec.gpu.memory` wins over the labels, and over what they say of sharing: who writes it knows what a pod gets.
+    Where labels say nothing, ResourceSlices may.
     """
     if spec.gpu is None:
         return GpuMemory(size_bytes=None, source=MemorySource.UNKNOWN)
@@ -141,6 +144,8 @@ def gpu_memory(node: NodeGpus, spec: LlamaModelSpec) -> GpuMemory:
     if resource.startswith("amd.com/") and (found := _amd(node.labels)):
         name, size = found
         return GpuMemory(size_bytes=size, source=MemorySource.LABEL, label=name)
+    if size := node.device_memory.get(resource):
+        return GpuMemory(size_bytes=size, source=MemorySource.DEVICE)
     return GpuMemory(size_bytes=None, source=MemorySource.UNKNOWN)
 
 
