@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.findings import FindingCode, Severity
 from llamamodel_operator.core.facts import Facts
-from llamamodel_operator.core.inspection import Inspection, inspection_off
+from llamamodel_operator.core.inspection import Inspection, inspection_off, not_inspected
 from llamamodel_operator.core.inventory import NodeGpus, matching_nodes
 from llamamodel_operator.core.observed import Observed
 from llamamodel_operator.core.plan import Plan, make_plan
@@ -545,6 +546,25 @@ def test_the_condition_inspected_says_what_the_inspection_does(
     inspection: Inspection | None, found: tuple[str, str]
 ) -> None:
     assert conditions(SMALL, SMALL.plan(Facts(inspection=inspection, nodes=(a_node(),))))["Inspected"] == found
+
+
+def test_while_the_files_are_inspected_again_the_earlier_verdict_stays_and_a_changed_spec_has_none() -> None:
+    stored = after(SMALL, plan(SMALL, a_node()))
+    pending = Facts(inspection=not_inspected(Reason.INSPECTING, "Job x reads", key="1"), nodes=(a_node(),))
+
+    def again(model: ModelBuilder) -> Mapping[str, Any]:
+        observed = Observed(deployment=None, left_alone=True)
+        return make_status(model.build(), plan=model.plan(pending), observed=observed, now=NOON).to_wire()
+
+    def fits(status: Mapping[str, Any]) -> list[Any]:
+        return [c for c in status["conditions"] if c["type"] == "MemoryFits"]
+
+    status = again(stored)
+    assert fits(status) == fits(stored.status)
+    assert fits(again(stored.with_status(status))) == fits(stored.status)
+    assert (status["memory"], status["model"]) == (stored.status["memory"], stored.status["model"])
+    assert fits(again(stored.with_engine(contextSize=4096)))[0]["reason"] == "NotEstimated"
+    assert fits(again(SMALL))[0]["reason"] == "NotEstimated"
 
 
 def test_ready_says_that_block_holds_it() -> None:

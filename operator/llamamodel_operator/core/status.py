@@ -81,12 +81,16 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
 def _measured_before(now: Situation) -> MeasuredMemoryStatus | None:
     """What a server of this very spec said before, while one runs: its log is read once, and a restart of the operator
     need not change the status."""
-    engine, memory = now.model.status.get("engine"), now.model.status.get("memory")
-    if not isinstance(engine, Mapping) or not isinstance(memory, Mapping):
-        return None
-    if engine.get("settledFor") != now.plan.settled_for or not any(pod.ready for pod in now.current_pods):
+    memory = now.model.status.get("memory")
+    if not isinstance(memory, Mapping) or not _speaks_of_this_spec(now) or not any(p.ready for p in now.current_pods):
         return None
     return _stored(MeasuredMemoryStatus, memory.get("measured"))
+
+
+def _speaks_of_this_spec(now: Situation) -> bool:
+    """Whether the stored status does, as far as pods are concerned."""
+    engine = now.model.status.get("engine")
+    return isinstance(engine, Mapping) and engine.get("settledFor") == now.plan.settled_for
 
 
 _LONGEST_COMMAND = 32_768
@@ -213,7 +217,7 @@ def status_differs(desired: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
 
 
 def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Condition]:
-    def condition(kind: ConditionType, holds: bool | ConditionStatus, reason: Reason, message: str) -> Condition:
+    def condition(kind: ConditionType, holds: bool | ConditionStatus, reason: str, message: str) -> Condition:
         known = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
         return Condition(
             type=kind,
@@ -232,7 +236,7 @@ def _conditions(now: Situation, verdict: Verdict, time: str) -> Iterator[Conditi
     else:
         yield condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, _accepted(now.plan))
     yield condition(ConditionType.INSPECTED, *_inspected(now.plan))
-    yield condition(ConditionType.MEMORY_FITS, now.plan.fits.status, now.plan.fits.reason, now.plan.fits.message)
+    yield condition(ConditionType.MEMORY_FITS, *_fits(now))
     if now.ready_count:
         yield condition(
             ConditionType.AVAILABLE,
@@ -263,6 +267,17 @@ def _inspected(plan: Plan) -> tuple[ConditionStatus, Reason, str]:
     if plan.inspection is None:
         return ConditionStatus.UNKNOWN, Reason.INSPECTION_OFF, "the files are not inspected"
     return _INSPECTED[plan.inspection.state], plan.inspection.reason, plan.inspection.message
+
+
+def _fits(now: Situation) -> tuple[ConditionStatus, str, str]:
+    """While files are inspected again, what was said of this spec before still holds."""
+    inspection = now.plan.inspection
+    if inspection is not None and inspection.state is InspectionState.PENDING and _speaks_of_this_spec(now):
+        stored = (_stored(Condition, raw) for raw in now.model.status.get("conditions") or ())
+        for before in stored:
+            if before is not None and before.type == ConditionType.MEMORY_FITS:
+                return before.status, before.reason, before.message
+    return now.plan.fits.status, now.plan.fits.reason, now.plan.fits.message
 
 
 def _accepted(plan: Plan) -> str:
