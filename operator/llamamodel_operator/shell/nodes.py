@@ -53,7 +53,7 @@ class NodeWatch:
                 for watch in (self._nodes, self._slices, self._classes):
                     await watch.first.wait()
         except TimeoutError:
-            _log.warning("nodes have not been read after %.0f s; starting without", within)
+            _log.warning("nodes and their devices have not been read after %.0f s; starting without", within)
         self._known = self._now()
 
     async def run(self) -> None:
