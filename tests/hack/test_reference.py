@@ -47,7 +47,7 @@ def test_every_link_leads_somewhere(name: str) -> None:
         if target.startswith("https://"):
             assert target.startswith("https://kubernetes.io/docs/")
         elif file:
-            assert file in PAGES or (FOLDER / file).is_file()
+            assert (FOLDER / name).parent.joinpath(file).resolve().is_file()
         else:
             headings = re.findall(r"^#+ (.*)$", PAGES[name], re.MULTILINE)
             assert f"#{heading}" in map(anchor, headings)
@@ -67,6 +67,8 @@ def test_nothing_is_missing() -> None:
         assert f"| `{code.value}` |" in PAGES["findings.md"]
     for word in (*ConditionType, *Reason):
         assert f"`{word.value}`" in PAGES["conditions.md"]
+    for reason in Reason:
+        assert f"\n### {reason}\n\n**What it means:** " in PAGES["../troubleshooting.md"]
     for build in shipped_catalogues().builds:
         assert f"\n## b{build}\n" in PAGES["builds.md"]
 

@@ -12,6 +12,7 @@ from referencegen.errors import IncompleteSourceError
 from referencegen.field_pages import fields_page, flags_page
 from referencegen.finding_pages import conditions_page, findings_page
 from referencegen.markdown import page, table
+from referencegen.trouble_page import trouble_page
 
 __all__ = ["main", "pages"]
 
@@ -24,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="hack/reference",
         description=f"Generates {_FOLDER}: fields, flags, findings, conditions and builds, from the types in api/, the"
-        " settings and the flag catalogues.",
+        " settings and the flag catalogues; and docs/troubleshooting.md beside it.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
     check = parser.parse_args().check
@@ -43,7 +44,7 @@ def main() -> int:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Each file's name and content."""
+    """Each file's name, relative to the folder, and content."""
     yield (
         "README.md",
         page(
@@ -57,6 +58,7 @@ def pages() -> Iterator[tuple[str, str]]:
                         ("[flags.md](flags.md)", "which flag of llama-server each field is, build by build"),
                         ("[findings.md](findings.md)", "what checks say before anything runs"),
                         ("[conditions.md](conditions.md)", "condition types and reasons"),
+                        ("[../troubleshooting.md](../troubleshooting.md)", "every reason: what it means, what to do"),
                         ("[builds.md](builds.md)", "the builds of llama.cpp whose flags are known, and what changed"),
                     ],
                 ),
@@ -68,6 +70,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "findings.md", findings_page()
     yield "conditions.md", conditions_page()
     yield "builds.md", builds_page()
+    yield "../troubleshooting.md", trouble_page()
 
 
 def _read(path: Path) -> str:

@@ -43,7 +43,7 @@ def conditions_page() -> str:
     parts = [
         paragraph(
             "What `status.conditions` says about a LlamaModel. What each reason means, what to look at and what to do"
-            " is in [../status.md](../status.md#reasons)."
+            " is in [../troubleshooting.md](../troubleshooting.md)."
         ),
         "## Types",
         "In the order in which they become true:",
