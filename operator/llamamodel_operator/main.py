@@ -40,6 +40,7 @@ from llamamodel_operator.shell.log_reader import read_load_log
 from llamamodel_operator.shell.logs import configure_logging
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.nodes import NodeWatch
+from llamamodel_operator.shell.post_mortem import PostMortem
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
@@ -212,6 +213,7 @@ class Operator:
             now=_now,
             again=self._queue.add,
             inspector=self._inspector if inspects else None,
+            post_mortem=PostMortem(client=client, now=_now, later=self._later),
         )
         self._resync = Resync(
             client=client,
@@ -330,8 +332,10 @@ class Operator:
                 self._take_signals()  # back from kopf, which took them when it started
 
     def _later(self, key: Key, seconds: float) -> None:
-        """A pass after a time, in the place of one that was asked for before."""
-        if before := self._timers.pop(key, None):
+        """A pass after a time. One that was asked for before and is due earlier does as well: it will ask again."""
+        if before := self._timers.get(key):
+            if before.when() <= asyncio.get_running_loop().time() + seconds:
+                return
             before.cancel()
 
         def due() -> None:

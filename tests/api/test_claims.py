@@ -32,7 +32,7 @@ def test_a_missing_claim_is_named_with_what_to_do(bench: Bench, other: Obj) -> N
 
     assert condition(model)["message"] == (
         f"PersistentVolumeClaim team.models in namespace {bench.namespace} does not exist:"
-        " create it, or correct spec.model.pvc.claimName"
+        " create it, or correct spec.model.pvc.claimName; see docs/troubleshooting.md#claimnotfound"
     )
     assert condition(model, "Accepted")["status"] == "True"
     assert condition(model, "Progressing")["status"] == "False"

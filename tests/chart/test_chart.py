@@ -74,6 +74,7 @@ WORK: set[Rule] = {
     ("batch", "jobs", "create delete get list watch"),
     ("", "pods/log", "get"),
     ("", "persistentvolumeclaims", "list watch"),
+    ("", "events", "list"),
     ("events.k8s.io", "events", "create"),
 }
 ON_NODES: set[Rule] = {

@@ -7,7 +7,7 @@ only the operator writes. The real merge is tested against the real API server.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llamamodel_operator.shell.client import LEASES, ApiError, ClusterClient, Resource
@@ -32,6 +32,7 @@ class FakeCluster(ClusterClient):
         self.before_read: Callable[[str], None] = lambda _: None
         self.fence = None
         self.logs: dict[str, bytes] = {}
+        self.events: dict[str, list[dict[str, Any]]] = {}
 
     # What a test does
 
@@ -98,11 +99,25 @@ class FakeCluster(ClusterClient):
         for start in range(0, max(len(found), 1), chunk_size):
             yield found[start : start + chunk_size]
 
-    async def read_log(self, *, namespace: str, name: str, container: str, limit_bytes: int) -> bytes:
+    async def read_log(
+        self,
+        *,
+        namespace: str,
+        name: str,
+        container: str,
+        limit_bytes: int,
+        tail_lines: int | None = None,
+        previous: bool = False,
+    ) -> bytes:
         self.before_read("Log")
         if name not in self.logs:
             raise ApiError(status=404, reason="NotFound", message=f'pods "{name}" not found')
-        return self.logs[name][:limit_bytes]
+        lines = self.logs[name].splitlines(keepends=True)
+        return b"".join(lines if tail_lines is None else lines[-tail_lines:])[:limit_bytes]
+
+    async def events_about(self, *, namespace: str, uid: str, most: int) -> Sequence[Mapping[str, Any]]:
+        self.before_read("Event")
+        return self.events.get(uid, [])[:most]
 
     async def apply(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str | None = None

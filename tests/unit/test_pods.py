@@ -13,7 +13,7 @@ from .builders import a_pod, at
 
 def test_a_new_pod_is_nothing_yet() -> None:
     pod = a_pod().build()
-    assert pod == Pod(name="gemma-0")
+    assert pod == Pod(name="gemma-0", uid="uid-of-gemma-0")
 
 
 def test_a_pod_that_answers_is_ready() -> None:
@@ -50,7 +50,12 @@ def test_a_loading_container_runs_but_has_not_started() -> None:
 def test_the_end_of_the_run_before_is_kept_while_the_next_one_waits() -> None:
     pod = a_pod().that_ended(exit_code=1, message="bad file\n").restarted(3).waiting("CrashLoopBackOff").build()
     assert pod.last_termination == Termination(
-        exit_code=1, reason="Error", message="bad file", started_at=at("11:00:00"), finished_at=at("11:00:05")
+        exit_code=1,
+        reason="Error",
+        message="bad file",
+        started_at=at("11:00:00"),
+        finished_at=at("11:00:05"),
+        previous=True,
     )
     assert pod.restarts == 3
 
@@ -61,6 +66,28 @@ def test_the_end_of_this_run_wins_over_that_of_the_run_before() -> None:
     ended = Pod.parse(raw, container="llama-server").last_termination
     assert ended is not None
     assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
+    assert not ended.previous, "its log is that of the run that ended last"
+
+
+def test_an_end_by_a_signal_has_the_exit_code_that_a_shell_would_give_it() -> None:
+    raw = a_pod().that_ended().raw()
+    raw["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"signal": 4}}
+    ended = Pod.parse(raw, container="llama-server").last_termination
+    assert ended is not None
+    assert ended.exit_code == 132
+
+
+def test_a_pod_that_its_node_makes_ready_tells_since_when() -> None:
+    raw = a_pod().waiting("ContainerCreating").raw()
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at("11:59:00")}
+    raw["status"]["conditions"] = [scheduled]
+    assert Pod.parse(raw, container="llama-server").prepared_since == at("11:59:00")
+    raw["status"]["conditions"] = [scheduled, {"type": "PodReadyToStartContainers", "status": "True"}]
+    assert Pod.parse(raw, container="llama-server").prepared_since == "", "an image is pulled now"
+    raw["status"]["conditions"] = [scheduled]
+    raw["status"]["initContainerStatuses"] = [{"name": "check-files", "state": {"running": {}}}]
+    assert Pod.parse(raw, container="llama-server").prepared_since == "", "its volumes are there"
+    assert a_pod().unschedulable().build().prepared_since == ""
 
 
 def test_a_sidecar_is_none_of_our_business() -> None:

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamamodel_operator.api.conditions import ConditionType, Reason
-from llamamodel_operator.api.status import LlamaModelStatus, Phase
+from llamamodel_operator.api.guide import guide_link
+from llamamodel_operator.api.status import LastFailure, LlamaModelStatus, Phase
 from llamamodel_operator.core.checks import CHAIN, Situation, verdict_of
+from llamamodel_operator.core.engine.diagnosis import Diagnosis
 from llamamodel_operator.core.observed import Observed, Refusal
+from llamamodel_operator.core.pod_messages import Trouble
 from llamamodel_operator.core.status import invalid_status, make_status, status_differs
 from llamamodel_operator.core.times import format_time, parse_time
 
@@ -43,9 +46,9 @@ def condition(status: LlamaModelStatus, kind: str) -> tuple[str, str, str]:
 
 
 def ready(status: LlamaModelStatus) -> tuple[str, str]:
-    """(reason, message) of the Ready condition."""
+    """(reason, message) of the Ready condition, without the section that the message names."""
     _, reason, message = condition(status, "Ready")
-    return reason, message
+    return reason, message.removesuffix(f"; see {guide_link(reason)}")
 
 
 REFUSED = Refusal(kind="Service", name="gemma", reason=Reason.NOT_OURS, message="Service gemma is not ours")
@@ -112,7 +115,7 @@ CASES: dict[str, tuple[LlamaModelStatus, Phase, Reason, str]] = {
     ),
     "pods that pod security forbids": (
         status_of(a_model(), deployment=a_deployment().failing_to_create_pods("violates PodSecurity")),
-        Phase.FAILED, Reason.POD_CREATION_FAILED, "no pod could be created: violates PodSecurity",
+        Phase.FAILED, Reason.POD_SECURITY_VIOLATION, "no pod could be created: violates PodSecurity",
     ),
     "pods that are refused without a word": (
         status_of(a_model(), deployment=a_deployment().failing_to_create_pods("")),
@@ -153,7 +156,7 @@ CASES: dict[str, tuple[LlamaModelStatus, Phase, Reason, str]] = {
         status_of(GPU, a_pod().unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")),
         Phase.PENDING, Reason.UNSCHEDULABLE,
         "pod gemma-0 fits no node: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu;"
-        " spec.gpu asks for 2 nvidia.com/gpu per pod",
+        " spec.gpu asks for 2 nvidia.com/gpu per pod: free or add a node with nvidia.com/gpu, or lower spec.gpu.count",
     ),
     "a pod that loads": (
         status_of(a_model().with_startup_timeout(90), a_pod().loading_since(at("12:00:00"))),
@@ -202,14 +205,32 @@ def test_the_status_says_what_is_the_matter_with(case: str) -> None:
     assert status.phase is phase
 
 
-@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"])
-def test_an_image_that_cannot_be_pulled_is_named(reason: str) -> None:
-    status = status_of(a_model(), a_pod().waiting(reason, "not found"))
-    assert ready(status) == (
-        Reason.IMAGE_PULL_FAILED,
-        "image example.com/llama:cpu cannot be pulled: not found; check spec.image and spec.imagePullSecrets",
-    )
+@pytest.mark.parametrize(
+    ("waiting", "said", "reason", "remedy"),
+    [
+        ("ErrImagePull", "failed to resolve: x: not found", Reason.IMAGE_NOT_FOUND, "correct spec.image, or push"),
+        ("ErrImageNeverPull", "", Reason.IMAGE_NOT_FOUND, "correct spec.image, or push the image"),
+        ("InvalidImageName", "", Reason.IMAGE_NOT_FOUND, "correct spec.image, or push the image"),
+        ("ImagePullBackOff", "Back-off: 401 Unauthorized", Reason.IMAGE_PULL_DENIED, "spec.imagePullSecrets"),
+        ("ErrImagePull", "dial tcp: connection refused", Reason.IMAGE_PULL_FAILED, "spec.imagePullSecrets"),
+    ],
+)
+def test_an_image_that_cannot_be_pulled_is_named(waiting: str, said: str, reason: Reason, remedy: str) -> None:
+    status = status_of(a_model(), a_pod().waiting(waiting, said))
+    found, message = ready(status)
+    assert found == reason
+    assert message.startswith(f"image example.com/llama:cpu cannot be pulled: {said or waiting}; ")
+    assert remedy in message
     assert status.phase is Phase.FAILED
+
+
+def test_a_kubelet_that_waits_before_it_pulls_again_does_not_change_the_reason() -> None:
+    failed = status_of(a_model(), a_pod().waiting("ErrImagePull", "x: not found"))
+    waiting = a_pod().waiting("ImagePullBackOff", 'Back-off pulling image "x"')
+    assert condition(status_of(a_model().with_status(failed), waiting), "Ready") == condition(failed, "Ready")
+    assert ready(status_of(a_model(), waiting))[0] == Reason.IMAGE_PULL_FAILED, "nothing was known before"
+    other = a_model().at_generation(2).with_status(failed)
+    assert ready(status_of(other, waiting))[0] == Reason.IMAGE_PULL_FAILED, "that was of another spec"
 
 
 def test_where_the_operators_image_cannot_be_pulled_it_is_not_the_models_that_is_named() -> None:
@@ -217,7 +238,7 @@ def test_where_the_operators_image_cannot_be_pulled_it_is_not_the_models_that_is
     plan = a_model().plan()
     observed = Observed(deployment=None, pods=(replace(pod, revision=plan.revision),))
     found = verdict_of(Situation(model=a_model().build(), plan=plan, observed=observed))
-    assert found.reason is Reason.IMAGE_PULL_FAILED
+    assert found.reason is Reason.IMAGE_NOT_FOUND
     assert "the image of the operator" in found.message
 
 
@@ -516,7 +537,7 @@ def failure(status: LlamaModelStatus) -> tuple[str, str, int, str] | None:
 
 def test_a_failure_is_kept_when_the_pod_that_had_it_is_gone() -> None:
     crashed = status_of(a_model(), a_pod().that_ended(exit_code=3, message="line\nbad file"))
-    expected = ("CrashLoop", "line\nbad file", 3, at("11:00:05"))
+    expected = ("CrashLoop", "llama-server ended with exit code 3: bad file", 3, at("11:00:05"))
     assert failure(crashed) == expected
     assert failure(status_of(a_model().with_status(crashed))) == expected
 
@@ -555,8 +576,66 @@ def test_a_long_last_message_is_cut_to_its_end() -> None:
     message = "\n".join(f"line {number} " + "x" * 300 for number in range(50)) + "\nthe reason"
     status = status_of(a_model(), a_pod().that_ended(message=message))
     assert status.last_failure is not None
-    assert len(status.last_failure.message) <= 1024
-    assert status.last_failure.message.endswith("\nthe reason")
+    assert status.last_failure.last_lines is not None
+    assert len(status.last_failure.last_lines) <= 1024
+    assert status.last_failure.last_lines.endswith("\nthe reason")
+
+
+def test_a_failure_whose_cause_is_known_has_its_line_and_what_to_do_and_no_other_lines() -> None:
+    log = "0.00.001 I chatter\nerror: invalid argument: --flash-atten\n"
+    status = status_of(a_model(), a_pod().that_ended(exit_code=1, message=log).restarted(3))
+    assert status.last_failure == LastFailure(
+        reason="InvalidArgument",
+        message="this build of llama-server refuses an argument",
+        line="error: invalid argument: --flash-atten",
+        remedy="correct the field or the word of spec.extraArgs that it comes from; `llamamodel validate` checks"
+        " arguments beforehand",
+        exit_code=1,
+        time=at("11:00:05"),
+    )
+    reason, message = ready(status)
+    assert reason == Reason.INVALID_ARGUMENT
+    assert message.startswith(
+        'this build of llama-server refuses an argument ("error: invalid argument: --flash-atten"'
+    )
+    assert message.endswith("(pod gemma-0, 3 restarts)")
+
+
+def test_what_the_whole_log_told_wins_over_the_end_of_it() -> None:
+    known = Diagnosis(reason=Reason.OUT_OF_GPU_MEMORY, message="no memory", line="cudaMalloc failed", remedy="less")
+    pod = a_pod().that_ended(exit_code=1, message="#12 0x00 in ?? ()").of_revision(a_model().plan().revision).build()
+    observed = Observed(deployment=a_deployment().raw(), pods=(pod,), diagnoses={pod.name: known})
+    status = make_status(a_model().build(), plan=a_model().plan(), observed=observed, now=NOON)
+    assert ready(status) == (
+        Reason.OUT_OF_GPU_MEMORY,
+        'no memory ("cudaMalloc failed"): less (pod gemma-0, 0 restarts)',
+    )
+
+
+def test_a_container_that_the_driver_does_not_let_start_says_so() -> None:
+    said = "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8, please update your driver"
+    status = status_of(GPU, a_pod().waiting("RunContainerError", f"failed to create shim task: {said}"))
+    reason, message = ready(status)
+    assert reason == Reason.GPU_DRIVER_MISMATCH
+    assert said in message
+    assert "spec.nodeSelector" in message
+
+
+def test_a_pod_whose_volume_is_elsewhere_says_so() -> None:
+    trouble = Trouble(reason=Reason.MULTI_ATTACH, message="Multi-Attach error for volume v", remedy="stop the other")
+    pod = a_pod().waiting("ContainerCreating").of_revision(a_model().plan().revision).build()
+    observed = Observed(deployment=a_deployment().raw(), pods=(pod,), troubles={pod.name: trouble})
+    status = make_status(a_model().build(), plan=a_model().plan(), observed=observed, now=NOON)
+    assert ready(status) == (
+        Reason.MULTI_ATTACH,
+        "pod gemma-0 cannot start its containers: Multi-Attach error for volume v; stop the other",
+    )
+
+
+def test_the_message_of_what_somebody_must_mend_ends_with_its_section() -> None:
+    crashed = status_of(a_model(), a_pod().that_ended(message="bad"))
+    assert condition(crashed, "Ready")[2].endswith("; see docs/troubleshooting.md#crashloop")
+    assert "see docs/" not in condition(status_of(a_model()), "Ready")[2], "it gets further by itself"
 
 
 @pytest.mark.parametrize(

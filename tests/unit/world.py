@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llamamodel_operator.api.guide import guide_link
 from llamamodel_operator.core.engine.proof import Expected
 from llamamodel_operator.core.observed import Pod, Proof, ServerReport
 from llamamodel_operator.core.text.template import TemplateReport, examine_template
@@ -12,6 +13,7 @@ from llamamodel_operator.shell.client import DEPLOYMENTS, MODELS, PERSISTENT_VOL
 from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.inspecting import Inspector
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.post_mortem import PostMortem
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.reconciler import Reconciler
 from llamamodel_operator.shell.store import Key, Store
@@ -70,6 +72,7 @@ class World:
             later=self.later.__setitem__,
         )
         self.prober = SilentServers()
+        self.post_mortem = PostMortem(client=cluster, now=lambda: self.now, later=self.later.__setitem__)
         self.reconciler = Reconciler(
             client=cluster,
             store=self.store,
@@ -80,6 +83,7 @@ class World:
             now=lambda: self.now,
             again=self.again.append,
             inspector=self.inspector if inspecting else None,
+            post_mortem=self.post_mortem,
         )
 
     def has(self, model: ModelBuilder) -> None:
@@ -110,7 +114,7 @@ class World:
         return found["status"], found["reason"], found["message"]
 
     def ready(self, key: Key = GEMMA) -> tuple[str, str]:
-        """(reason, message) as a user reads them."""
+        """(reason, message) as a user reads them, without the section that the message names."""
         conditions = self.cluster.shows(MODELS, key)["status"]["conditions"]
         (found,) = (condition for condition in conditions if condition["type"] == "Ready")
-        return found["reason"], found["message"]
+        return found["reason"], found["message"].removesuffix(f"; see {guide_link(found['reason'])}")

@@ -167,13 +167,17 @@ off
   resources: [pods, persistentvolumeclaims]
   verbs: [list, watch]
 # The Jobs that inspect the files of models, and what they found, which is in the logs of their pods. Logs of running
-# llama-servers are read once, for the sizes of their buffers.
+# llama-servers are read once, for the sizes of their buffers; those of llama-servers that ended once for each end, for
+# the cause; events of a pod whose volumes or network are not there after 10 seconds.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -66,6 +66,32 @@ GUIDE: Mapping[Reason, Guide] = {
         do="`kubectl rollout status deploy/NAME`; a pod that never becomes ready is shown with its own reason, "
         "or as `ProgressDeadlineExceeded`",
     ),
+    Reason.VERIFYING: Guide(
+        means="a pod is ready, and its server is asked for a first answer",
+        do="if it stays: the server is busy with other requests. After two minutes it is `Ready` all the same, with the"
+        " finding `ServerNotReached`",
+    ),
+    Reason.NOT_ANSWERING: Guide(
+        means="a pod is ready for the kubelet, and its server answers the operator's small request with an error, has the"
+        " model under another name, or gives a vector of another width than the file says",
+        look="the message has what it said; `kubectl logs -n NAMESPACE deploy/NAME`",
+        do="correct what it says; `spec.task` and `engine.pooling` for embeddings and rerank, the grammar or template that"
+        " it cannot use. It is asked again every 30 s",
+    ),
+    Reason.RUNS_ON_CPU: Guide(
+        means="`spec.gpu` asks for a GPU, and the server's log says that it found none. `Ready` is `False` for it with"
+        " `spec.requireOffload` alone",
+        look="the message has the line of the log",
+        do="use an image that is built for this GPU, a driver on the node that is new enough for it, and"
+        " `spec.runtimeClassName` where GPUs need one",
+    ),
+    Reason.ON_GPU: Guide(
+        means="the server's log names the GPUs that it found",
+    ),
+    Reason.OFFLOAD_UNKNOWN: Guide(
+        means="no server runs, or its log does not tell whether it has a GPU",
+        do='`extraArgs: ["-lv", "4"]` has it told',
+    ),
     Reason.INVALID_SPEC: Guide(
         means="the spec cannot work: a field breaks a rule, or a finding of severity `error` speaks against it. "
         "What runs is left as it is; scaling and suspending still work",

@@ -104,9 +104,15 @@ class LastFailure(ApiModel):
     """How a container of this LlamaModel last ended without being asked to."""
 
     reason: str
-    """Reason in one word, such as OutOfMemory or CrashLoop."""
+    """Reason in one word, such as OutOfGPUMemory; CrashLoop where the cause is not known."""
     message: str
-    """The last lines that the container wrote, or what the kubelet said."""
+    """The cause, in a sentence."""
+    line: str | None = None
+    """The line of its log that tells; absent where none does."""
+    remedy: str | None = None
+    """What to do; absent where nobody knows."""
+    last_lines: str | None = None
+    """The last lines that it wrote, where the cause is not known."""
     exit_code: Annotated[int, Field(json_schema_extra={"format": "int32"})]
     """Exit status of the container; 128 + N where signal N ended it."""
     time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]

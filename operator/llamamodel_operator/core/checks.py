@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 from llamamodel_operator.api.conditions import ConditionType, Reason
 from llamamodel_operator.api.findings import Finding, FindingCode, Severity
+from llamamodel_operator.api.guide import guide_link
 from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import Phase
-from llamamodel_operator.core.failure import failure_reason, failure_sentence
+from llamamodel_operator.core.failure import diagnosis_of_message, failure_of
 from llamamodel_operator.core.inspection import InspectionState
 from llamamodel_operator.core.observed import Observed, Pod, Proof
 from llamamodel_operator.core.plan import Plan
+from llamamodel_operator.core.pod_messages import (
+    IMAGE_REASONS,
+    image_trouble,
+    is_mere_back_off,
+    refusal_reason,
+    scheduling_advice,
+)
 from llamamodel_operator.core.times import format_time, parse_time
 
 __all__ = ["CHAIN", "Situation", "Verdict", "count_of", "not_reached", "revision_of", "verdict_of"]
@@ -79,11 +87,21 @@ class Situation:
 
     def proven_before(self, pod: Pod) -> bool:
         """Whether the pod's server was seen to serve since it started: the LlamaModel has been Ready all the time."""
-        ready: Mapping[str, Any] = next(
-            (c for c in self.model.status.get("conditions") or [] if c.get("type") == ConditionType.READY), {}
-        )
+        ready = self._ready_stored
         since = str(ready.get("lastTransitionTime") or "")
         return ready.get("status") == "True" and bool(pod.running_since) and since >= pod.running_since
+
+    @property
+    def ready_before(self) -> Mapping[str, Any]:
+        """The condition Ready as it is stored, where it speaks of this generation; empty where it does not."""
+        found = self._ready_stored
+        return found if found.get("observedGeneration") == self.model.generation else {}
+
+    @property
+    def _ready_stored(self) -> Mapping[str, Any]:
+        stored = self.model.status.get("conditions")
+        conditions: list[Mapping[str, Any]] = stored if isinstance(stored, list) else []
+        return next((c for c in conditions if c.get("type") == ConditionType.READY), {})
 
     @property
     def deployment_seen(self) -> bool:
@@ -203,9 +221,8 @@ def pods_not_created(now: Situation) -> Verdict | None:
     if failure.get("status") != "True":
         return None
     message = failure.get("message") or "the API server refuses the pods"
-    quota = "exceeded quota" in message
     return Verdict(
-        reason=Reason.QUOTA_EXCEEDED if quota else Reason.POD_CREATION_FAILED,
+        reason=refusal_reason(message, otherwise=Reason.POD_CREATION_FAILED),
         message=f"no pod could be created: {message}",
         phase=Phase.FAILED,
     )
@@ -218,21 +235,24 @@ _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError
 def image_not_pulled(now: Situation) -> Verdict | None:
     """The image does not exist, or may not be pulled."""
     for pod in now.unready_pods:
-        if pod.waiting_reason in _IMAGE_REASONS and pod.check_waits:
-            return Verdict(
-                reason=Reason.IMAGE_PULL_FAILED,
-                message="the image of the operator, with which each pod checks its files, cannot be pulled:"
-                f" {pod.waiting_message or pod.waiting_reason}; check spec.imagePullSecrets, and whether the registry"
-                " still has this image",
-                phase=Phase.FAILED,
-            )
-        if pod.waiting_reason in _IMAGE_REASONS:
-            return Verdict(
-                reason=Reason.IMAGE_PULL_FAILED,
-                message=f"image {now.plan.image} cannot be pulled: {pod.waiting_message or pod.waiting_reason};"
-                " check spec.image and spec.imagePullSecrets",
-                phase=Phase.FAILED,
-            )
+        if pod.waiting_reason not in _IMAGE_REASONS:
+            continue
+        before = now.ready_before
+        if is_mere_back_off(pod.waiting_message) and before.get("reason") in IMAGE_REASONS:
+            # The kubelet said before why it cannot be pulled, and says so again at its next try.
+            reason, said = Reason(before["reason"]), str(before.get("message", ""))
+            return Verdict(reason=reason, message=said.removesuffix(_see(reason)), phase=Phase.FAILED)
+        trouble = image_trouble(pod.waiting_reason, pod.waiting_message)
+        if pod.check_waits:
+            what = "the image of the operator, with which each pod checks its files,"
+            remedy = "check spec.imagePullSecrets, and whether the registry still has this image"
+        else:
+            what, remedy = f"image {now.plan.image}", trouble.remedy
+        return Verdict(
+            reason=trouble.reason,
+            message=f"{what} cannot be pulled: {trouble.message}; {remedy}",
+            phase=Phase.FAILED,
+        )
     return None
 
 
@@ -240,10 +260,11 @@ def container_not_created(now: Situation) -> Verdict | None:
     """The kubelet cannot make the container: a missing Secret or ConfigMap in env, a UID that is refused."""
     for pod in now.unready_pods:
         if pod.waiting_reason in _CONFIG_REASONS:
+            known = diagnosis_of_message(pod.waiting_message)
+            message = f"the container of pod {pod.name} cannot be created: {pod.waiting_message or pod.waiting_reason}"
             return Verdict(
-                reason=Reason.CONTAINER_CONFIG_ERROR,
-                message=f"the container of pod {pod.name} cannot be created: "
-                f"{pod.waiting_message or pod.waiting_reason}",
+                reason=known.reason if known else Reason.CONTAINER_CONFIG_ERROR,
+                message=f"{message}; {known.remedy}" if known else message,
                 phase=Phase.FAILED,
             )
     return None
@@ -255,13 +276,25 @@ def container_keeps_ending(now: Situation) -> Verdict | None:
         ended = pod.last_termination
         if ended is None or pod.started:
             continue
-        reason = failure_reason(ended, startup_timeout_sec=now.plan.spec.settled_startup_timeout_sec)
-        sentence = failure_sentence(reason, ended, now.model)
+        failure = failure_of(ended, model=now.model, plan=now.plan, known=now.observed.diagnoses.get(pod.name))
         return Verdict(
-            reason=reason,
-            message=f"{sentence} (pod {pod.name}, {count_of(pod.restarts, 'restart')})",
+            reason=failure.reason,
+            message=f"{failure.sentence} (pod {pod.name}, {count_of(pod.restarts, 'restart')})",
             phase=Phase.FAILED,
         )
+    return None
+
+
+def not_prepared(now: Situation) -> Verdict | None:
+    """A node has the pod and cannot make it ready for its containers: a volume, the network."""
+    for pod in now.unready_pods:
+        if trouble := now.observed.troubles.get(pod.name):
+            where = f" on node {pod.node}" if pod.node else ""
+            return Verdict(
+                reason=trouble.reason,
+                message=f"pod {pod.name}{where} cannot start its containers: {trouble.message}; {trouble.remedy}",
+                phase=Phase.UPDATING if now.ready_count else Phase.FAILED,
+            )
     return None
 
 
@@ -284,6 +317,8 @@ def unschedulable(now: Situation) -> Verdict | None:
             claim = now.observed.claim
             if claim is not None and claim.phase == "Pending":
                 hint += f"; PersistentVolumeClaim {claim.name} is Pending"
+            if advice := scheduling_advice(pod.unschedulable):
+                hint += f": {', or '.join(advice)}"
             return Verdict(
                 reason=Reason.UNSCHEDULABLE,
                 message=f"pod {pod.name} fits no node: {pod.unschedulable.rstrip('.')}{hint}",
@@ -459,6 +494,7 @@ CHAIN: Sequence[Check] = (
     image_not_pulled,
     container_not_created,
     container_keeps_ending,
+    not_prepared,
     unschedulable,
     claim_pending,
     pod_not_ready,
@@ -474,8 +510,16 @@ CHAIN: Sequence[Check] = (
 
 
 def verdict_of(situation: Situation) -> Verdict:
-    """The first verdict of the chain; the last check always has one."""
-    return next(found for check in CHAIN if (found := check(situation)) is not None)
+    """The first verdict of the chain; the last check always has one. Where somebody has to do something, the message
+    ends with the section of the documentation."""
+    found = next(found for check in CHAIN if (found := check(situation)) is not None)
+    if found.moving or found.phase in (Phase.READY, Phase.SUSPENDED):
+        return found
+    return replace(found, message=found.message + _see(found.reason))
+
+
+def _see(reason: str) -> str:
+    return f"; see {guide_link(reason)}"
 
 
 def revision_of(deployment: Mapping[str, Any]) -> str:

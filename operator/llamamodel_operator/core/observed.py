@@ -10,8 +10,10 @@ from typing import Any
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.core.engine.buffer_log import Measured
+from llamamodel_operator.core.engine.diagnosis import Diagnosis
 from llamamodel_operator.core.engine.offload_log import Offload
 from llamamodel_operator.core.inspection import Verdict
+from llamamodel_operator.core.pod_messages import Trouble
 
 __all__ = ["CheckFailure", "Claim", "Observed", "Pod", "Proof", "Refusal", "ServerReport", "Termination"]
 
@@ -44,13 +46,19 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Termination:
-    """How a container ended. Times are RFC 3339, in UTC."""
+    """How a container ended. Times are RFC 3339, in UTC.
+
+    Attributes:
+        exit_code: 128 + N where signal N ended it.
+        previous: it was started again since, so that its log is that of the run before.
+    """
 
     exit_code: int
     reason: str
     message: str
     started_at: str
     finished_at: str
+    previous: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,7 @@ class Pod:
     """What matters of a pod: where it is on its way, and how its container last ended.
 
     Attributes:
+        uid: of this very pod.
         revision: digest of the template that it was made from.
         ready: it answers and is not being deleted.
         not_ready_message: what the kubelet or the node controller says of it while it does not.
@@ -74,6 +83,8 @@ class Pod:
         unschedulable: the scheduler's message while no node fits.
         waiting_reason, waiting_message: why the container does not run, as the kubelet says.
         check_waits: it is the check of the files that does not run.
+        prepared_since: since when its node makes it ready for its containers (volumes, network), of which none was
+            started yet; empty where that is over, or has not begun.
         running_since: start of the running container.
         started: the startup probe has succeeded in this run.
         last_termination: of the previous run, or of this one where it has ended.
@@ -84,6 +95,7 @@ class Pod:
     """
 
     name: str
+    uid: str = ""
     revision: str = ""
     node: str = ""
     ready: bool = False
@@ -94,6 +106,7 @@ class Pod:
     waiting_reason: str = ""
     waiting_message: str = ""
     check_waits: bool = False
+    prepared_since: str = ""
     running_since: str = ""
     started: bool = False
     last_termination: Termination | None = None
@@ -126,6 +139,7 @@ class Pod:
         unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
         return cls(
             name=metadata["name"],
+            uid=metadata.get("uid") or "",
             revision=(metadata.get("labels") or {}).get(REVISION_LABEL, ""),
             node=(raw.get("spec") or {}).get("nodeName") or "",
             ready=ready.get("status") == "True" and not terminating,
@@ -136,9 +150,10 @@ class Pod:
             waiting_reason=waiting.get("reason") or "",
             waiting_message=waiting.get("message") or "",
             check_waits=check_is_first,
+            prepared_since=_prepared_since(status, conditions),
             running_since=running_since,
             started=bool(own.get("started")),
-            last_termination=_termination(ended) if ended else None,
+            last_termination=_termination(ended, previous="terminated" not in state) if ended else None,
             restarts=own.get("restartCount") or 0,
             address=status.get("podIP") or "",
             container_id=own.get("containerID") or "",
@@ -156,13 +171,25 @@ def _later(time: str | None, *, than: str) -> bool:
     return time is not None and bool(than) and time > than  # RFC 3339 in UTC sorts as text
 
 
-def _termination(raw: Mapping[str, Any]) -> Termination:
+def _prepared_since(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str:
+    """When it was given a node, while nothing of it was started. While an image is pulled, its sandbox is there."""
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    begun = any({"running", "terminated"} & {*(c.get("state") or {}), *(c.get("lastState") or {})} for c in containers)
+    if begun or conditions.get("PodReadyToStartContainers", {}).get("status") == "True":
+        return ""
+    scheduled = conditions.get("PodScheduled", {})
+    return scheduled.get("lastTransitionTime") or "" if scheduled.get("status") == "True" else ""
+
+
+def _termination(raw: Mapping[str, Any], *, previous: bool) -> Termination:
+    signal = raw.get("signal") or 0
     return Termination(
-        exit_code=raw.get("exitCode") or 0,
+        exit_code=raw.get("exitCode") or (128 + signal if signal else 0),
         reason=raw.get("reason") or "",
         message=(raw.get("message") or "").strip(),
         started_at=raw.get("startedAt") or "",
         finished_at=raw.get("finishedAt") or "",
+        previous=previous,
     )
 
 
@@ -210,6 +237,8 @@ class Observed:
         held_back: why what runs was left as it is, although the spec asks for something else; empty where it was not.
         left_alone: what runs was left as it is, since the files are not inspected, or are bad.
         servers: what ready pods said of themselves, by the name of the pod.
+        diagnoses: why containers ended, as their logs say, by the name of the pod.
+        troubles: why the containers of pods are not started, as events say, by the name of the pod.
     """
 
     deployment: Mapping[str, Any] | None
@@ -219,3 +248,5 @@ class Observed:
     held_back: str = ""
     left_alone: bool = False
     servers: Mapping[str, ServerReport] = field(default_factory=dict)
+    diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
+    troubles: Mapping[str, Trouble] = field(default_factory=dict)

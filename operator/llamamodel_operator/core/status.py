@@ -30,7 +30,7 @@ from llamamodel_operator.api.status import (
     Phase,
 )
 from llamamodel_operator.core.checks import Situation, Verdict, count_of, not_reached, verdict_of
-from llamamodel_operator.core.failure import failure_reason, tail
+from llamamodel_operator.core.failure import UNKNOWN_CAUSES, failure_of, tail
 from llamamodel_operator.core.inspection import InspectionState
 from llamamodel_operator.core.memory_status import memory_status, model_status
 from llamamodel_operator.core.objects.names import selector
@@ -291,14 +291,17 @@ def _accepted(plan: Plan) -> str:
 
 def _last_failure(now: Situation) -> LastFailure | None:
     """Of the present spec: the newest end that a pod of it still knows, else the one that was known before."""
-    ended = [pod.last_termination for pod in now.current_pods]
-    dated = [termination for termination in ended if termination is not None and termination.finished_at]
+    ended = [(pod.last_termination, pod.name) for pod in now.current_pods if pod.last_termination is not None]
+    dated = [(termination, pod) for termination, pod in ended if termination.finished_at]
     if dated:
-        latest = max(dated, key=lambda termination: termination.finished_at)
-        timeout = now.plan.spec.settled_startup_timeout_sec
+        latest, pod = max(dated, key=lambda item: item[0].finished_at)
+        failure = failure_of(latest, model=now.model, plan=now.plan, known=now.observed.diagnoses.get(pod))
         return LastFailure(
-            reason=failure_reason(latest, startup_timeout_sec=timeout),
-            message=tail(latest.message) or latest.reason or "the container wrote nothing",
+            reason=failure.reason,
+            message=failure.message,
+            line=failure.line or None,
+            remedy=failure.remedy or None,
+            last_lines=tail(latest.message) or None if failure.reason in UNKNOWN_CAUSES else None,
             exit_code=latest.exit_code,
             time=latest.finished_at,
         )

@@ -101,6 +101,8 @@ POD_DISRUPTION_BUDGETS = Resource(
     group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
 )
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
+CORE_EVENTS = Resource(group="", version="v1", plural="events", kind="Event")
+"""The same objects in a form whose UID of the object can be selected by."""
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
 
 
@@ -201,10 +203,28 @@ class ClusterClient:
                 return
             params["continue"] = token
 
-    async def read_log(self, *, namespace: str, name: str, container: str, limit_bytes: int) -> bytes:
-        """The log of a pod's container from its start, that many bytes at most. Raises ApiError."""
+    async def read_log(
+        self,
+        *,
+        namespace: str,
+        name: str,
+        container: str,
+        limit_bytes: int,
+        tail_lines: int | None = None,
+        previous: bool = False,
+    ) -> bytes:
+        """The log of a pod's container, that many bytes at most. Raises ApiError.
+
+        Args:
+            tail_lines: from so many lines before its end; None is from its start.
+            previous: of the run before the present one.
+        """
         path = PODS.path(namespace=namespace, name=name, subresource="log")
         params = {"container": container, "limitBytes": str(limit_bytes)}
+        if tail_lines is not None:
+            params["tailLines"] = str(tail_lines)
+        if previous:
+            params["previous"] = "true"
         async with self._session.request("GET", self.server + path, params=params) as response:
             if response.status >= 400:
                 raise _api_error(response.status, await response.read())
@@ -214,6 +234,13 @@ class ClusterClient:
                 if len(text) >= limit_bytes:
                     break
             return bytes(text[:limit_bytes])
+
+    async def events_about(self, *, namespace: str, uid: str, most: int) -> Sequence[Mapping[str, Any]]:
+        """Warnings about the object with this UID, in the form of core/v1. Raises ApiError."""
+        params = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": str(most)}
+        answer = await self._request("GET", CORE_EVENTS.path(namespace=namespace), params=params)
+        events: Sequence[Mapping[str, Any]] = answer["items"]
+        return events
 
     async def apply(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str | None = None

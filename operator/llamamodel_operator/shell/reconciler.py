@@ -32,6 +32,7 @@ from llamamodel_operator.core.objects.facts import FACTS_LABEL
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.observed import Claim, Observed, Pod, Refusal
 from llamamodel_operator.core.plan import Configuration, Plan, make_plan
+from llamamodel_operator.core.pod_messages import refusal_reason
 from llamamodel_operator.core.status import invalid_status, make_status, status_differs
 from llamamodel_operator.shell.client import (
     CONFIG_MAPS,
@@ -47,6 +48,7 @@ from llamamodel_operator.shell.events import transition_event
 from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.inspecting import Inspector
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.post_mortem import PostMortem
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.store import CHILDREN, Key, Store, controller_uid, version_of
 
@@ -79,6 +81,7 @@ class Reconciler:
         now: Callable[[], datetime],
         again: Callable[[Key], None],
         inspector: Inspector | None = None,
+        post_mortem: PostMortem | None = None,
     ) -> None:
         self._client = client
         self._store = store
@@ -89,6 +92,7 @@ class Reconciler:
         self._now = now
         self._again = again
         self._inspector = inspector
+        self._post_mortem = post_mortem
         self._settled: dict[tuple[str, Key], frozenset[str]] = {}
 
     async def reconcile(self, key: Key) -> None:
@@ -107,6 +111,8 @@ class Reconciler:
             self._gatherer.forget(key)
             if self._inspector is not None:
                 self._inspector.forget(key)
+            if self._post_mortem is not None:
+                self._post_mortem.forget(key)
             return  # the garbage collector takes the children
         try:
             model = LlamaModel.parse(raw, defaults=self._configuration.defaults)
@@ -136,6 +142,8 @@ class Reconciler:
             else:
                 await self._prune(model, plan)
         observed = self._observe(model, plan, refusals=tuple(refusals), held_back=held_back, left_alone=left_alone)
+        if self._post_mortem is not None:
+            observed = await self._post_mortem.look(model, plan=plan, observed=observed)
         self._compare(model, plan, observed)
         await self._write_status(raw, make_status(model, plan=plan, observed=observed, now=self._now()))
         if refusals:
@@ -421,12 +429,7 @@ def _not_ours(desired: Mapping[str, Any], live: Mapping[str, Any]) -> Refusal:
 
 def _refusal(desired: Mapping[str, Any], error: ApiError) -> Refusal:
     kind, name = desired["kind"], desired["metadata"]["name"]
-    if "exceeded quota" in error.message:
-        reason = Reason.QUOTA_EXCEEDED
-    elif error.status == 403:
-        reason = Reason.FORBIDDEN
-    else:
-        reason = Reason.OBJECT_REFUSED
+    reason = refusal_reason(error.message, otherwise=Reason.FORBIDDEN if error.status == 403 else Reason.OBJECT_REFUSED)
     return Refusal(
         kind=kind, name=name, reason=reason, message=f"the API server refuses {kind} {name}: {error.message}"
     )
