@@ -73,11 +73,11 @@ class NoStartError(Exception):
     """llama-server ended, or was not ready in time; the message is the end of its log."""
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llamamodel-operator"
 
 
-def _required(path: Path, *, command: str) -> Path:
+def required(path: Path, *, command: str) -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is not there: run `{command}`", pytrace=False)
     return path
@@ -86,13 +86,13 @@ def _required(path: Path, *, command: str) -> Path:
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Starts one with more arguments, for a `with` block. LLAMA_SERVER names another binary than the default."""
-    default = _cache() / "servers" / BUILD / "llama-server"
-    binary = _required(Path(os.environ.get("LLAMA_SERVER") or default), command=f"python3 hack/servers fetch {BUILD}")
-    model = _required(_cache() / "models" / "gemma-3-270m-Q4_K_M.gguf", command="python3 hack/models")
+    default = cache_folder() / "servers" / BUILD / "llama-server"
+    binary = required(Path(os.environ.get("LLAMA_SERVER") or default), command=f"python3 hack/servers fetch {BUILD}")
+    model = required(cache_folder() / "models" / "gemma-3-270m-Q4_K_M.gguf", command="python3 hack/models")
 
     @contextlib.contextmanager
     def start(*arguments: str) -> Iterator[Server]:
-        port = _free_port()
+        port = free_port()
         log = tmp_path_factory.mktemp("llama-server") / "log"
         argv = [str(binary), "--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--threads", "2"]
         argv += ["--ctx-size", "4096", "--parallel", "1", "--no-warmup", *arguments]
@@ -122,7 +122,7 @@ def server(start_server: Start) -> Iterator[Server]:
         yield server
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
