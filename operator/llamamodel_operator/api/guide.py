@@ -72,11 +72,11 @@ GUIDE: Mapping[Reason, Guide] = {
         " finding `ServerNotReached`",
     ),
     Reason.NOT_ANSWERING: Guide(
-        means="a pod is ready for the kubelet, and its server answers the operator's small request with an error, has the"
-        " model under another name, or gives a vector of another width than the file says",
+        means="a pod is ready for the kubelet, and its server answers the operator's small request with an error, has"
+        " the model under another name, or gives a vector of another width than the file says",
         look="the message has what it said; `kubectl logs -n NAMESPACE deploy/NAME`",
-        do="correct what it says; `spec.task` and `engine.pooling` for embeddings and rerank, the grammar or template that"
-        " it cannot use. It is asked again every 30 s",
+        do="correct what it says; `spec.task` and `engine.pooling` for embeddings and rerank, the grammar or template"
+        " that it cannot use. It is asked again every 30 s",
     ),
     Reason.RUNS_ON_CPU: Guide(
         means="`spec.gpu` asks for a GPU, and the server's log says that it found none. `Ready` is `False` for it with"
@@ -224,7 +224,8 @@ GUIDE: Mapping[Reason, Guide] = {
         do="one of the changes that the message names, other nodes, or a smaller quantization",
     ),
     Reason.NO_GPU_ASKED_FOR: Guide(
-        means="the model runs on the CPU, without a memory limit to compare with",
+        means="no GPU is asked for: the model runs on the CPU (of `MemoryFits`: and there is no memory limit to compare"
+        " with)",
     ),
     Reason.NOT_ESTIMATED: Guide(
         means="the files are not known, or the header lacks what an estimate needs",
@@ -239,7 +240,7 @@ GUIDE: Mapping[Reason, Guide] = {
         "An autoscaler may bring one",
     ),
     Reason.GPU_MEMORY_UNKNOWN: Guide(
-        means="no label says what the GPUs have, as on plain EKS and GKE",
+        means="no label and no ResourceSlice says what the GPUs have, as on plain EKS and GKE",
         do="install GPU feature discovery, or set `spec.gpu.memory`",
     ),
     Reason.GPU_SHARED: Guide(
