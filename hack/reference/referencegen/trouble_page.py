@@ -9,6 +9,7 @@ from llamamodel_operator.api.guide import GUIDE
 from llamamodel_operator.core.engine.diagnosis import shown_line
 from llamamodel_operator.core.engine.telling_lines import REMEDIES, TELLING_LINES, TellingLine
 from referencegen.errors import IncompleteSourceError
+from referencegen.failures import PROVOKED, RECORDED
 from referencegen.markdown import code, page, paragraph, prose, table
 from referencegen.members import groups_of
 
@@ -36,6 +37,26 @@ def trouble_page() -> str:
         parts.append(f"## {group.title[:1].upper()}{group.title[1:]}")
         for member in group.members:
             parts += _section(Reason(member.value))
+    parts.append("## How sure this is")
+    parts.append(
+        paragraph(
+            "Failures are made to happen in a real cluster with a real llama-server (tests/e2e/test_failures.py): the"
+            " reason must be right, come within seconds, touch no other model, and go when the fault is mended."
+        )
+    )
+    parts.append(
+        table(
+            ("reason", "made to happen by"),
+            [(f"[{reason}](#{reason.lower()})", prose(how)) for reason, how in PROVOKED.items()],
+        )
+    )
+    parts.append(paragraph("Others are known from recorded logs and states alone:"))
+    parts.append(
+        table(
+            ("reason", "known from"),
+            [(f"[{reason}](#{reason.lower()})", prose(how)) for reason, how in RECORDED.items()],
+        )
+    )
     return page("Troubleshooting", parts)
 
 

@@ -41,7 +41,7 @@ TEXTS = "/etc/llamamodel"
 RESERVED_VARIABLES = "LLAMAMODEL_"
 """What the names of the operator's own environment variables begin with."""
 _SHORT_GRACE_SEC = 30
-"""Kubernetes' own."""
+"""Kubernetes' own; also of a server that a probe has given up: nothing that it may be busy with is waited for."""
 _UID = 65532
 POD_SECURITY = {
     "runAsNonRoot": True,
@@ -200,7 +200,10 @@ def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
         # Under load /health waits behind the queue of requests, so these two only ask whether the server accepts
         # connections: a busy server is neither taken out of the Service nor killed.
         "readinessProbe": _tcp_probe(period_seconds=5, failure_threshold=3),
-        "livenessProbe": _tcp_probe(period_seconds=10, failure_threshold=6),
+        "livenessProbe": {
+            **_tcp_probe(period_seconds=10, failure_threshold=6),
+            "terminationGracePeriodSeconds": _SHORT_GRACE_SEC,
+        },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
@@ -260,6 +263,7 @@ def _startup_probe(timeout_sec: int) -> dict[str, Any]:
         "timeoutSeconds": period,
         "failureThreshold": timeout_sec // period,
         "successThreshold": 1,
+        "terminationGracePeriodSeconds": _SHORT_GRACE_SEC,
     }
 
 
