@@ -276,7 +276,7 @@ def folder(environment: Environment) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def watch(kube: Kube, environment: Environment, folder: Path) -> Iterator[Watch]:
     """A bystander that serves, then all the models that fail."""
-    environment.deploy_operator(f"inspection.timeoutSec={INSPECTION_SEC}", "webhook.enabled=false")
+    environment.deploy_operator(f"inspection.timeoutSec={INSPECTION_SEC}", "webhook.mode=off")
     kube.apply(llama_model("bystander", engine={"contextSize": 512, "promptCacheSize": "0"}))
     kube("wait", "--for=condition=Ready", "lm/bystander", "--timeout=180s", timeout=200)
     (before,) = kube.select("pods", "llamamodel.dev/model=bystander")
