@@ -96,7 +96,7 @@ def _devices(count: int, offloaded: int, used: Sequence[int], settings: MemorySe
         return (HOST,) * start + (used[0],) * offloaded
     # in 32-bit floats, as llama.cpp: a layer on the border of two GPUs falls to the same side
     splits, total = array("f"), 0.0
-    for share in _shares(settings.tensor_split, len(used)):
+    for share in _given(settings.tensor_split, len(used)):
         total = _float32(total + _float32(share))
         splits.append(total)
     splits = array("f", (_float32(split / total) for split in splits))
@@ -105,13 +105,18 @@ def _devices(count: int, offloaded: int, used: Sequence[int], settings: MemorySe
     return (HOST,) * start + tuple(used[min(bisect_right(splits, key), last)] for key in keys)
 
 
-def _shares(tensor_split: Sequence[float], count: int) -> list[float]:
-    """Shares of the GPUs; equal where none are given (llama.cpp then goes by free memory)."""
+def _given(tensor_split: Sequence[float], count: int) -> list[float]:
+    """Shares of the GPUs as they are given; equal where none are (llama.cpp then goes by free memory)."""
     shares = [max(share, 0.0) for share in tensor_split[:count]]
     shares += [0.0] * (count - len(shares))
-    total = sum(shares)
     # infinite or not a number: not a share that llama-server could be given
-    return [share / total for share in shares] if 0 < total < float("inf") else [1 / count] * count
+    return shares if 0 < sum(shares) < float("inf") else [1.0] * count
+
+
+def _shares(tensor_split: Sequence[float], count: int) -> list[float]:
+    """Shares of the GPUs as parts of one."""
+    given = _given(tensor_split, count)
+    return [share / sum(given) for share in given]
 
 
 def _float32(value: float) -> float:

@@ -79,38 +79,56 @@ def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
     """
     tape, layer, geometry = batch.tape, block.layer, batch.geometry
     flash = batch.context.flash_attention
+    k_width, v_width = layer.kv_heads * layer.key_length, layer.kv_heads * layer.value_length
     out_size = batch.f32(layer.heads * layer.value_length)
     kq_size = batch.cells(layer) * batch.tokens * layer.heads * F32
     mask = batch.mask(layer)
     keys: tuple[int, ...] = (k,)
     values: tuple[int, ...] = (v,)
+    outside: tuple[int, ...] = ()
     if geometry.memory:
         if k != NOT_STORED:
             tape.use(k, batch.rows("k", layer), device=batch.cache)
             tape.use(v, batch.rows("v", layer), device=batch.cache)
         outside = _outside(batch, block)
         keys, values = outside[:1], outside[1:]
+        if flash:
+            cells = batch.cells(layer) * batch.context.streams
+            keys = _halved(batch, keys, cells * k_width, of=0)
+            values = _halved(batch, values, cells * v_width, of=1)
     elif flash:
-        keys = (tape.free(batch.f32(layer.kv_heads * layer.key_length) // 2, k),)
-        values = (tape.free(batch.f32(layer.kv_heads * layer.value_length) // 2, v),)
+        keys = (tape.free(batch.f32(k_width) // 2, k),)
+        values = (tape.free(batch.f32(v_width) // 2, v),)
     if flash:
         out = tape.free(out_size, q, *keys, *values, mask)
     else:
+        if batch.given_up:
+            values = (tape.free(batch.cells(layer) * batch.context.streams * v_width * F16, *values),)
         kq = tape.free(kq_size, *keys, q)
         kq = tape.free(kq_size, kq, mask, in_place=True)
         if not geometry.memory:
-            values = (tape.free(batch.f32(layer.kv_heads * layer.value_length), v),)
+            values = (tape.free(batch.f32(v_width), v),)
         kqv = tape.free(out_size, *values, kq)
-        out = tape.free(out_size, ~kqv) if not values or not geometry.memory else tape.at(batch.cache, out_size, ~kqv)
+        out = tape.at(batch.cache, out_size, ~kqv) if outside and batch.pinned else tape.free(out_size, ~kqv)
     if geometry.memory and batch.rotated[1]:
         out = tape.free(out_size, ~out)
     return out
 
 
+def _halved(batch: Batch, rows: tuple[int, ...], elements: int, *, of: int) -> tuple[int, ...]:
+    """The cache of K (0) or V (1), made f16 where it is f32: flash attention takes no other float.
+
+    Source: ggml_cast in build_attn_mha.
+    """
+    if batch.cache_types[of] != F32 * 1000:
+        return rows
+    return (batch.tape.free(elements * F16, *rows),)
+
+
 def _outside(batch: Batch, block: Block) -> tuple[int, ...]:
-    """K and V where their cache is not on the layer's device: they are copied there to be read."""
+    """K and V where their cache may not be where they are read: they are copied there."""
     tape, layer, context = batch.tape, block.layer, batch.context
-    if batch.cache == tape.device or tape.device is None:
+    if (batch.cache == tape.device or tape.device is None) and not batch.given_up:
         return ()
     cells = batch.cells(layer) * context.streams
     bytes_k, bytes_v = batch.cache_types

@@ -52,6 +52,8 @@ class Batch:
         weights_scaled: the chosen experts' weights are scaled.
         scaled: what a layer adds is scaled before.
         cache_types: bytes of an element of K and of V, in thousandths.
+        pinned: without flash attention, what is mixed of a cache on the host is put there; the dry run forgets that.
+        given_up: flash attention is, after the cache was made for it: V is transposed each time it is read.
         layer_embeddings: how the embeddings of each layer's own are made, the first time that one is needed.
         extras: results that later layers read, by name.
     """
@@ -69,6 +71,8 @@ class Batch:
     scaled: bool = False
     weights_scaled: bool = False
     cache_types: tuple[int, int] = (2000, 2000)
+    pinned: bool = True
+    given_up: bool = False
     layer_embeddings: Callable[[], int] | None = None
     extras: dict[str, int] = field(default_factory=dict)
 

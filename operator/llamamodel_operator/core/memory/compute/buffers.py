@@ -124,11 +124,18 @@ def compute_buffers(
         context: of the run.
         settings: of the command line.
         offloads_operations: the GPUs take over operations whose weights are on the host, and copy inputs while they
-            compute: CUDA, ROCm, Vulkan and SYCL do, devices of other machines do not.
+            compute: CUDA, ROCm, Vulkan and SYCL do, devices of other machines do not. False counts as llama.cpp's dry
+            run does, which also forgets what is put on the host on purpose (ggml_backend_sched_reserve_size resets it).
     """
-    if settings.flash_attention == "auto" and not _keeps_flash_attention(model, placement):
+    given_up = (
+        settings.flash_attention == "auto"
+        and context.flash_attention
+        and model.geometry.memory
+        and not _keeps_flash_attention(model, placement)
+    )
+    if given_up:
         context = replace(context, flash_attention=False)
-    tape = _record(model, placement, context, settings)
+    tape = _record(model, placement, context, settings, pinned=offloads_operations, given_up=given_up)
     peaks = dict(tape.peaks())
     if offloads_operations and placement.used:
         if settings.op_offload:
@@ -143,14 +150,15 @@ def _keeps_flash_attention(model: ComputeModel, placement: Placement) -> bool:
     """Whether it stays on where it is not asked for.
 
     A layer's attention on the host is drawn to the GPU where the next layer begins with what is on the GPU, and then
-    llama.cpp takes it that the host lacks flash attention.
+    llama.cpp takes it that the host lacks flash attention. Experts are put into the graph at once, and keep it.
 
-    Source: llama_context::resolve_fused_ops in src/llama-context.cpp.
+    Source: llama_context::resolve_fused_ops in src/llama-context.cpp; build_moe_ffn in src/llama-graph.cpp.
     """
     for index in range(model.geometry.depth - 1):
         border = placement.layers[index] == HOST != placement.layers[index + 1]
         if border and model.blocks[index].has("attn_q") and placement.caches[index + 1] != HOST:
-            return not reads_state_first(model.geometry.architecture, model.blocks[index + 1])
+            at_once = model.blocks[index].has("ffn_down_exps")
+            return at_once or not reads_state_first(model.geometry.architecture, model.blocks[index + 1])
     return True
 
 
@@ -189,7 +197,15 @@ def _is_pipelined(model: ComputeModel, placement: Placement, settings: MemorySet
     return several and everything and settings.kv_offload and not overrides
 
 
-def _record(model: ComputeModel, placement: Placement, context: Context, settings: MemorySettings) -> Tape:
+def _record(
+    model: ComputeModel,
+    placement: Placement,
+    context: Context,
+    settings: MemorySettings,
+    *,
+    pinned: bool,
+    given_up: bool,
+) -> Tape:
     geometry = model.geometry
     tokens = min(context.size, context.micro_batch)
     tokens = -(-tokens // context.slots) * context.slots
@@ -214,6 +230,8 @@ def _record(model: ComputeModel, placement: Placement, context: Context, setting
             row_bytes(settings.cache_type_k, 32) * 1000 // 32,
             row_bytes(settings.cache_type_v, 32) * 1000 // 32,
         ),
+        pinned=pinned,
+        given_up=given_up,
     )
     residual = _inputs(model, batch, placement)
     before = settled(residual)
@@ -274,7 +292,7 @@ def _inputs(model: ComputeModel, batch: Batch, placement: Placement) -> int:
         cells = (context.window_size if window else context.slot_size) if geometry.memory else tokens
         if geometry.memory:
             inputs[prefix + "k_rows"] = tape.input(tokens * I64)
-            inputs[prefix + "v_rows"] = tape.input(tokens * I64 * (1 if context.flash_attention else values))
+            inputs[prefix + "v_rows"] = tape.input(tokens * I64 * (1 if context.flash_attention or batch.given_up else values))
         inputs[prefix + "mask"] = tape.input(cells * tokens * element)
     if geometry.decoder_layers:
         inputs["buckets"] = tape.input(context.slot_size * tokens * I32)
