@@ -15,7 +15,7 @@ from llamamodel_operator.core.memory.context import padded
 if TYPE_CHECKING:
     from llamamodel_operator.core.memory.compute import ComputeModel
 
-__all__ = ["ALIGNMENT", "MemoryModel"]
+__all__ = ["ALIGNMENT", "WITHOUT_OUTPUT", "MemoryModel"]
 
 ALIGNMENT = 32
 """Bytes that a tensor's place in a buffer is rounded up to; with CUDA 128, which is some kilobytes more in all."""

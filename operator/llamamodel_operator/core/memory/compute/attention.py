@@ -24,30 +24,34 @@ def attention(batch: Batch, block: Block, normed: int, *, rope: bool = True, gat
     architecture = batch.geometry.architecture
     rotated_k, rotated_v = batch.rotated if batch.geometry.memory else (False, False)
 
-    def project(size: int, *, turn: bool, rotate: bool) -> int:
+    def rotated(size: int, tensor: int, kind: str, *, whole: bool = True) -> int:
+        """Multiplied with the matrix that spreads what is quantised; a part of a tensor is copied before."""
+        tensor = tensor if whole else ~tape.free(size, tensor)
+        return ~tape.free(size, tensor, batch.rotation(kind, layer))
+
+    def project(name: str, size: int, *, turn: bool, rotate: bool) -> int:
         """A view of Q, K or V; a new tensor where it is normed or turned."""
-        tensor = ~tape.op(size, normed)
+        tensor = ~batch.product(block, name, normed)
         if turn:
             tensor = ~tape.free(size, tensor, *positions)
-        return ~tape.free(size, tensor) if rotate else tensor
+        return rotated(size, tensor, "v" if name == "attn_v" else "k") if rotate else tensor
 
     gate = None
     k = v = NOT_STORED
     if block.has("attn_qkv"):
-        k = v = q = ~tape.op(batch.f32(block.width("attn_qkv")), normed)
-        if turned:
-            q = ~tape.free(q_size, q, *positions)
-            k = ~tape.free(k_size, k, *positions)
-        q = ~tape.free(q_size, q) if rotated_k else q
-        v = ~tape.free(v_size, v) if rotated_v else v
-        k = ~tape.free(k_size, k) if rotated_k else k
+        k = v = q = ~batch.product(block, "attn_qkv", normed)
+        q = ~tape.free(q_size, q, *positions) if turned else q
+        q = rotated(q_size, q, "k", whole=turned) if rotated_k else q
+        v = rotated(v_size, v, "v", whole=False) if rotated_v else v
+        k = ~tape.free(k_size, k, *positions) if turned else k
+        k = rotated(k_size, k, "k", whole=turned) if rotated_k else k
     else:
         if gated:
-            both = gate = ~tape.op(2 * q_size, normed)
+            both = gate = ~batch.product(block, "attn_q", normed)
             q = ~tape.free(q_size, both, *positions)
-            q = ~tape.free(q_size, q) if rotated_k else q
+            q = rotated(q_size, q, "k") if rotated_k else q
         else:
-            q = project(q_size, turn=turned, rotate=rotated_k)
+            q = project("attn_q", q_size, turn=turned, rotate=rotated_k)
         if layer.cached or not batch.geometry.memory:
             normed_v = architecture.startswith(("gemma3n", "gemma4"))
             steps = ["v", "k"]
@@ -55,9 +59,9 @@ def attention(batch: Batch, block: Block, normed: int, *, rope: bool = True, gat
                 steps.reverse()
             for step in steps:
                 if step == "k":
-                    k = project(k_size, turn=turned, rotate=rotated_k)
+                    k = project("attn_k", k_size, turn=turned, rotate=rotated_k)
                 elif block.has("attn_v"):
-                    v = project(v_size, turn=normed_v, rotate=rotated_v)
+                    v = project("attn_v", v_size, turn=normed_v, rotate=rotated_v)
             if not block.has("attn_v"):
                 v = k
     out = _mixed(batch, block, q, k, v)
@@ -67,7 +71,7 @@ def attention(batch: Batch, block: Block, normed: int, *, rope: bool = True, gat
         if gate is not None:
             sigmoid = tape.free(q_size, gate)
             source = tape.free(q_size, source, sigmoid, in_place=True)
-        return tape.op(batch.f32(block.width("attn_output")), source)
+        return batch.product(block, "attn_output", source)
 
     return rest
 
@@ -111,7 +115,7 @@ def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
         kqv = tape.free(out_size, *values, kq)
         out = tape.at(batch.cache, out_size, ~kqv) if outside and batch.pinned else tape.free(out_size, ~kqv)
     if geometry.memory and batch.rotated[1]:
-        out = tape.free(out_size, ~out)
+        out = tape.free(out_size, ~out, batch.rotation("v", layer))
     return out
 
 
@@ -146,17 +150,15 @@ def latent_attention(batch: Batch, block: Block, normed: int) -> Later:
     tape, layer, geometry = batch.tape, block.layer, batch.geometry
     heads = layer.heads
     lora, rope = geometry.kv_lora_rank, layer.rope_length
-    geometry.key_length_mla - rope
     if block.has("attn_q_a"):
-        low = tape.op(batch.f32(block.width("attn_q_a")), normed)
-        q = tape.op(batch.f32(heads * geometry.key_length_mla), low)
+        q = batch.product(block, "attn_q_b", batch.product(block, "attn_q_a", normed))
     else:
-        q = tape.op(batch.f32(heads * geometry.key_length_mla), normed)
+        q = batch.product(block, "attn_q", normed)
     absorbed = tape.op(batch.f32(heads * lora), ~q)
     positions = batch.inputs["positions"]
     q_rope = tape.free(batch.f32(heads * rope), ~q, positions)
     q_all = tape.free(batch.f32(heads * (lora + rope)), ~absorbed, q_rope)
-    compressed = tape.op(batch.f32(lora + rope), normed)
+    compressed = batch.product(block, "attn_kv_a_mqa", normed)
     kv = tape.free(batch.f32(lora), ~compressed)
     k_rope = tape.free(batch.f32(rope), ~compressed, positions)
     k = tape.free(batch.f32(lora + rope), ~kv, k_rope)
@@ -181,4 +183,4 @@ def latent_attention(batch: Batch, block: Block, normed: int) -> Later:
         out = tape.free(batch.f32(heads * lora), v, kq)
         out = tape.op(value, out)
         out = tape.free(value, ~out)
-    return lambda: tape.op(batch.f32(block.width("attn_output")), ~out)
+    return lambda: batch.product(block, "attn_output", ~out)

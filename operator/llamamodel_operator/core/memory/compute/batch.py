@@ -46,7 +46,7 @@ class Batch:
         rotated: K and V are turned before they are cached, as their cache is quantised: (of K, of V).
         inputs: what the host fills, by name.
         index: of the current layer.
-        experts: the device of the current layer's experts; None where the layer is.
+        moved: devices of the current layer's tensors that are elsewhere, by their names as a block has them.
         cache: the device of the current layer's cache.
         groups: of experts, of which only some are chosen from; 0 where they are not grouped.
         weights_scaled: the chosen experts' weights are scaled.
@@ -65,7 +65,7 @@ class Batch:
     rotated: tuple[bool, bool] = (False, False)
     inputs: dict[str, int] = field(default_factory=dict)
     index: int = 0
-    experts: int | None = None
+    moved: Mapping[str, int] = field(default_factory=dict)
     cache: int = -1
     groups: int = 0
     scaled: bool = False
@@ -94,6 +94,22 @@ class Batch:
         """Bytes of so many elements for each token."""
         return elements * self.tokens * F32
 
+    def product(self, block: Block, name: str, *sources: int, times: int = 1) -> int:
+        """The product with one of the layer's matrices, or with so many of its experts' for each token.
+
+        It is computed where the matrix is.
+        """
+        size = self.f32(block.width(name) * times)
+        device = self.moved.get(name)
+        return self.tape.op(size, *sources) if device is None else self.tape.at(device, size, *sources)
+
+    def norm(self, name: str, source: int) -> int:
+        """RMS or layer norm; its weights and bias are applied in place (build_norm in src/llama-graph.cpp)."""
+        size = self.f32(self.geometry.embedding)
+        normed = self.tape.free(size, source, in_place=True)
+        device = self.moved.get(name)
+        return normed if device is None else self.tape.at(device, size, normed)
+
     def cells(self, layer: Layer) -> int:
         """Rows of one stream of a layer's cache; tokens of the batch for models without a cache."""
         if not self.geometry.memory:
@@ -107,3 +123,7 @@ class Batch:
     def rows(self, kind: str, layer: Layer) -> int:
         """The input that says which cells of the cache of K or V the batch goes to."""
         return self.inputs[f"window_{kind}_rows" if layer.window else f"{kind}_rows"]
+
+    def rotation(self, kind: str, layer: Layer) -> int:
+        """The matrix that K or V is multiplied with before it is quantised."""
+        return self.inputs[f"window_{kind}_rotation" if layer.window else f"{kind}_rotation"]

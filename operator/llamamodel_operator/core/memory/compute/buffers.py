@@ -17,7 +17,7 @@ from llamamodel_operator.core.memory.compute.layers import (
 )
 from llamamodel_operator.core.memory.compute.tape import Tape
 from llamamodel_operator.core.memory.context import QUANTIZED_TYPES, Context
-from llamamodel_operator.core.memory.grouping import MemoryModel
+from llamamodel_operator.core.memory.grouping import WITHOUT_OUTPUT, MemoryModel
 from llamamodel_operator.core.memory.placement import HOST, Placement
 from llamamodel_operator.core.memory.settings import MemorySettings
 
@@ -27,6 +27,7 @@ REPEATS = 2
 """So many layers of a kind after one of a kind are recorded: the next ones would find the same free blocks."""
 SPARSE_LAYERS = 10
 """First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
+_NOTHING: Mapping[str, int] = {}
 I32 = 4
 OFFLOADED_BATCH = 32
 """Tokens from which on operations with the host's weights run on a GPU."""
@@ -34,8 +35,9 @@ PIPELINE_COPIES = 4
 """GGML_SCHED_MAX_COPIES in ggml/CMakeLists.txt."""
 OUTPUTS_AFTER_NORM = frozenset(("qwen35", "qwen35moe", "qwen3next"))
 """All tokens pass the output norm as well."""
-WITHOUT_LOGITS = frozenset(("lfm2", "lfm2moe"))
-"""Where embeddings are asked for."""
+WITHOUT_LOGITS = WITHOUT_OUTPUT | {"gemma-embedding", "llama-embed", "t5encoder"}
+"""Their graphs end with embeddings."""
+LOGITS_OR_EMBEDDINGS = frozenset(("lfm2", "lfm2moe"))
 WITHOUT_OUTPUT_NORM = frozenset(("bert", "jina-bert-v2", "jina-bert-v3", "nomic-bert", "nomic-bert-moe"))
 
 
@@ -235,33 +237,47 @@ def _record(
     )
     residual = _inputs(model, batch, placement)
     before = settled(residual)
-    for index, last in _recorded_layers(model, placement):
+    moved = _moved(model, placement)
+    for index, last in _recorded_layers(model, placement, moved):
         block = model.blocks[index]
         tape.device = placement.layers[index]
         owner = block.layer.shares_cache_of
         batch.cache = placement.caches[index if owner is None else owner]
-        batch.experts = placement.moved.get(f"blk.{index}.ffn_down_exps.weight") if placement.moved else None
+        batch.moved = moved.get(index, _NOTHING)
         batch.index = index
         before = build_layer(batch, block, before, last=last)
     _head(model, batch, placement, before())
     return tape
 
 
-def _recorded_layers(model: ComputeModel, placement: Placement) -> Iterator[tuple[int, bool]]:
+def _moved(model: ComputeModel, placement: Placement) -> dict[int, dict[str, int]]:
+    """For each layer that has any: devices of tensors that are not where the layer is."""
+    result: dict[int, dict[str, int]] = {}
+    for name, device in placement.moved.items():
+        prefix, _, rest = name.partition("blk.")
+        number, _, own = rest.removesuffix(".weight").partition(".")
+        if prefix in ("", "dec.") and number.isdigit() and device != placement.layers[int(number)]:
+            result.setdefault(int(number), {})[own] = device
+    return result
+
+
+def _recorded_layers(
+    model: ComputeModel, placement: Placement, moved: Mapping[int, Mapping[str, int]]
+) -> Iterator[tuple[int, bool]]:
     """The layers that make a difference: first and last ones of each kind on each device."""
     depth = model.geometry.depth
     seen: dict[object, int] = {}
     previous: object = None
     for index in range(depth):
         block = model.blocks[index]
-        experts = placement.moved.get(f"blk.{index}.ffn_down_exps.weight") if placement.moved else None
+        elsewhere = tuple(moved[index].items()) if index in moved else None
         sparse = (index < SPARSE_LAYERS and block.has("laurel_l")) or index < model.geometry.deepstack_layers
         owner = block.layer.shares_cache_of
         if owner is not None and placement.caches[owner] != placement.layers[index]:
             previous = None  # each such layer has copies of its own of the cache, all of them at a time
             yield index, index == depth - 1
             continue
-        key = (id(block), placement.layers[index], placement.caches[index], experts, sparse)
+        key = (id(block), placement.layers[index], placement.caches[index], elsewhere, sparse)
         count = seen.get((previous, key), 0)
         seen[previous, key] = count + 1
         previous = key
@@ -293,6 +309,10 @@ def _inputs(model: ComputeModel, batch: Batch, placement: Placement) -> int:
         if geometry.memory:
             inputs[prefix + "k_rows"] = tape.input(tokens * I64)
             inputs[prefix + "v_rows"] = tape.input(tokens * I64 * (1 if context.flash_attention or batch.given_up else values))
+            length = next(layer.key_length for layer in attending if layer.window == window)
+            for kind, rotated, side in zip("kv", batch.rotated, (length & -length, 64), strict=True):
+                if rotated:  # build_input_k_rot and build_input_v_rot in src/llama-kv-cache.cpp
+                    inputs[f"{prefix}{kind}_rotation"] = tape.input(side * side * F32)
         inputs[prefix + "mask"] = tape.input(cells * tokens * element)
     if geometry.decoder_layers:
         inputs["buckets"] = tape.input(context.slot_size * tokens * I32)
@@ -387,8 +407,10 @@ def _head(model: ComputeModel, batch: Batch, placement: Placement, residual: int
         (embeddings,) = outputs(batch, embeddings)
     size = batch.f32(geometry.embedding)
     tape.keep(embeddings)
-    if geometry.causal and not (architecture in WITHOUT_LOGITS and batch.context.embedding):
+    if architecture not in WITHOUT_LOGITS and not (architecture in LOGITS_OR_EMBEDDINGS and batch.context.embedding):
+        tape.device = placement.moved.get("output.weight", placement.output)
         tape.keep(tape.op(batch.f32(geometry.vocabulary), embeddings))
+        tape.device = placement.output
     if not batch.context.embedding:
         return
     if batch.context.pooling == "mean":

@@ -16,13 +16,13 @@ def feed_forward(batch: Batch, block: Block, source: int, *, suffix: str = "") -
     width = block.width("ffn_up" + suffix)
     down = block.shapes["ffn_down" + suffix]
     if block.has("ffn_gate" + suffix):
-        gate = tape.op(batch.f32(block.width("ffn_gate" + suffix)), source)
-        up = tape.op(batch.f32(width), source)
+        gate = batch.product(block, "ffn_gate" + suffix, source)
+        up = batch.product(block, "ffn_up" + suffix, source)
         hidden = tape.free(batch.f32(width), gate, up)
     else:
-        up = tape.op(batch.f32(width), source)
+        up = batch.product(block, "ffn_up" + suffix, source)
         hidden = up if width == down[0] else tape.free(batch.f32(down[0]), up)
-    return tape.op(batch.f32(down[1]), hidden)
+    return batch.product(block, "ffn_down" + suffix, hidden)
 
 
 def experts(batch: Batch, block: Block, source: int, *, used: int, normalised: bool, groups: int = 0) -> int:
@@ -33,7 +33,7 @@ def experts(batch: Batch, block: Block, source: int, *, used: int, normalised: b
     tape = batch.tape
     count = block.shapes["ffn_gate_inp"][1] if block.has("ffn_gate_inp") else batch.geometry.experts
     routed = batch.f32(count)
-    probabilities = tape.op(routed, source)
+    probabilities = batch.product(block, "ffn_gate_inp", source) if block.has("ffn_gate_inp") else tape.op(routed, source)
     selection = probabilities
     if block.has("exp_probs_b.bias") or block.has("exp_probs_b") or batch.geometry.architecture == "llama4":
         selection = tape.free(routed, probabilities)
@@ -49,25 +49,22 @@ def experts(batch: Batch, block: Block, source: int, *, used: int, normalised: b
         weights = tape.free(batch.f32(used), ~weights)
     if batch.weights_scaled:
         weights = tape.free(batch.f32(used), ~weights)
-    device, inside = tape.device, ~source
+    inside = ~source
     down_shape = block.shapes["ffn_down_exps"]
     weighted_first = batch.geometry.architecture == "llama4"
     if weighted_first:
         repeated = tape.free(batch.f32(block.shapes["ffn_down_exps"][1] * used), ~source)
         inside = tape.free(batch.f32(block.shapes["ffn_down_exps"][1] * used), repeated, ~weights, in_place=True)
-    if batch.experts is not None:
-        tape.device = batch.experts
     if block.has("ffn_gate_up_exps"):
-        both = tape.op(batch.f32(block.width("ffn_gate_up_exps") * used), inside, ~order)
+        both = batch.product(block, "ffn_gate_up_exps", inside, ~order, times=used)
         hidden = tape.free(batch.f32(down_shape[0] * used), ~both, ~both)
     elif block.has("ffn_gate_exps"):
-        gate = tape.op(batch.f32(block.width("ffn_gate_exps") * used), inside, ~order)
-        up = tape.op(batch.f32(block.width("ffn_up_exps") * used), inside, ~order)
+        gate = batch.product(block, "ffn_gate_exps", inside, ~order, times=used)
+        up = batch.product(block, "ffn_up_exps", inside, ~order, times=used)
         hidden = tape.free(batch.f32(down_shape[0] * used), gate, up)
     else:
-        hidden = tape.op(batch.f32(block.width("ffn_up_exps") * used), inside, ~order)
-    down = tape.op(batch.f32(down_shape[1] * used), hidden, ~order)
-    tape.device = device
+        hidden = batch.product(block, "ffn_up_exps", inside, ~order, times=used)
+    down = batch.product(block, "ffn_down_exps", hidden, ~order, times=used)
     if not weighted_first:
         down = tape.free(batch.f32(down_shape[1] * used), down, ~weights, in_place=True)
     return tape.free(batch.f32(down_shape[1]), ~down)

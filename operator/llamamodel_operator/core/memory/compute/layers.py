@@ -91,21 +91,21 @@ def settled(tensor: int) -> Later:
 
 def _later(batch: Batch, rest: Later) -> Later:
     """Record the rest where this layer is, whenever that is."""
-    device, experts_device = batch.tape.device, batch.experts
+    device, moved = batch.tape.device, batch.moved
 
     def record() -> int:
-        before = batch.tape.device, batch.experts
-        batch.tape.device, batch.experts = device, experts_device
+        before = batch.tape.device, batch.moved
+        batch.tape.device, batch.moved = device, moved
         result = rest()
-        batch.tape.device, batch.experts = before
+        batch.tape.device, batch.moved = before
         return result
 
     return record
 
 
-def _norm(batch: Batch, source: int) -> int:
-    """RMS or layer norm, its weights and bias applied in place (build_norm in src/llama-graph.cpp)."""
-    return batch.tape.free(batch.f32(batch.geometry.embedding), source, in_place=True)
+def _feed_norm(batch: Batch, block: Block, source: int) -> int:
+    """The norm before the feed-forward."""
+    return batch.norm("ffn_norm" if block.has("ffn_norm") else "post_attention_norm", source)
 
 
 def _mixer(batch: Batch, block: Block, residual: int, normed: int, state: int | None) -> Later:
@@ -124,7 +124,7 @@ def _mixer(batch: Batch, block: Block, residual: int, normed: int, state: int | 
             return mamba(batch, block, normed, state)
         attended = attention(batch, block, normed)
         state = read_state(batch)
-        scanned = mamba(batch, block, _norm(batch, residual), state)
+        scanned = mamba(batch, block, batch.norm("attn_norm", residual), state)
         return lambda: tape.free(batch.f32(geometry.embedding), attended(), scanned(), in_place=True)
     gated = block.width("attn_q") == 2 * layer.heads * layer.key_length
     return attention(batch, block, normed, rope=_turns(batch, block), gated=gated)
@@ -154,7 +154,7 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
     if reads_state_first(batch.geometry.architecture, block):
         state = read_state(batch)
     residual = before()
-    normed = _norm(batch, residual) if block.has("attn_norm") else residual
+    normed = batch.norm("attn_norm", residual) if block.has("attn_norm") else residual
     if not _has_mixer(block):
         if last:
             normed, residual = outputs(batch, normed, residual)
@@ -164,9 +164,9 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
         return settled(_parallel(batch, block, residual, normed, last=last))
     mixed = _mixer(batch, block, residual, normed, state)
     if block.has("ffn_norm_exps"):
-        routed = experts(batch, block, _norm(batch, residual), used=block.layer.experts_used, normalised=True)
+        routed = experts(batch, block, batch.norm("ffn_norm_exps", residual), used=block.layer.experts_used, normalised=True)
         middle = _added(batch, mixed(), residual)
-        fed = feed_forward(batch, block, _norm(batch, middle))
+        fed = feed_forward(batch, block, batch.norm("ffn_norm", middle))
         fed = _added(batch, fed, middle)
         out = _added(batch, routed, fed)
         return settled(outputs(batch, out)[0] if last else out)
@@ -176,7 +176,7 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
         if last:
             out, skipped = outputs(batch, out, skipped)
         if not block.has("attn_norm") or (block.has("post_attention_norm") and block.has("ffn_norm")):
-            out = _norm(batch, out)
+            out = batch.norm("post_attention_norm", out)
         if batch.scaled:
             out = tape.free(batch.f32(batch.geometry.embedding), out, in_place=True)
         return _added(batch, out, skipped)
@@ -186,13 +186,13 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
 
     def rest() -> int:
         middle = attended()
-        source = _norm(batch, middle) if block.has("attn_norm") else middle
+        source = _feed_norm(batch, block, middle) if block.has("attn_norm") else middle
         return _finished(batch, block, _feed(batch, block, source), middle)()
 
     if not block.has("ffn_down_exps"):
         return _later(batch, rest)
     middle = attended()
-    source = _norm(batch, middle) if block.has("attn_norm") else middle
+    source = _feed_norm(batch, block, middle) if block.has("attn_norm") else middle
     return _later(batch, _finished(batch, block, _feed(batch, block, source), middle))
 
 
@@ -275,8 +275,8 @@ def _encoder(batch: Batch, block: Block, residual: int, *, last: bool) -> int:
     out = attention(batch, block, residual, rope=rope)()
     if last:
         out, residual = outputs(batch, out, residual)
-    middle = _norm(batch, _added(batch, out, residual))
-    return _norm(batch, _added(batch, _feed(batch, block, middle)(), middle))
+    middle = batch.norm("attn_output_norm", _added(batch, out, residual))
+    return batch.norm("layer_output_norm", _added(batch, _feed(batch, block, middle)(), middle))
 
 
 def _t5(batch: Batch, block: Block, residual: int) -> int:
@@ -288,7 +288,7 @@ def _t5(batch: Batch, block: Block, residual: int) -> int:
     size, heads = batch.f32(geometry.embedding), layer.heads
     q_size = batch.f32(heads * layer.key_length)
     cells, encoded = batch.cells(layer), geometry.context_length
-    normed = _norm(batch, residual)
+    normed = batch.norm("attn_norm", residual)
     q, v, k = (tape.op(q_size, normed) for _ in range(3))
     tape.use(~k, batch.inputs["k_rows"], device=batch.cache)
     tape.use(~v, batch.inputs["v_rows"], device=batch.cache)
@@ -301,7 +301,7 @@ def _t5(batch: Batch, block: Block, residual: int) -> int:
     kq = tape.free(kq_size, tape.free(kq_size, kq, bias, in_place=True), batch.mask(layer), in_place=True)
     out = tape.free(q_size, ~tape.free(q_size, values, kq))
     middle = _added(batch, tape.op(size, out), residual)
-    q = tape.op(q_size, _norm(batch, middle))
+    q = tape.op(q_size, batch.norm("cross_attn_norm", middle))
     k = tape.op(heads * layer.key_length * encoded * F32, batch.inputs["encoded"])
     v = tape.op(heads * layer.value_length * encoded * F32, batch.inputs["encoded"])
     if batch.context.flash_attention:
@@ -314,7 +314,7 @@ def _t5(batch: Batch, block: Block, residual: int) -> int:
         v = tape.free(heads * layer.value_length * encoded * F32, ~v)
         out = tape.free(q_size, ~tape.free(q_size, v, kq))
     middle = _added(batch, tape.op(size, ~out), middle)
-    return _added(batch, feed_forward(batch, block, _norm(batch, middle)), middle)
+    return _added(batch, feed_forward(batch, block, batch.norm("ffn_norm", middle)), middle)
 
 
 def _rwkv(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
@@ -329,7 +329,7 @@ def _rwkv(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
     out = time_mix(batch, block, normed, state, memory)
     middle = tape.free(size, ~out, ~residual)
     if not block.has("attn_norm_2"):
-        source = _norm(batch, middle)
+        source = batch.norm("ffn_norm", middle)
         if last:
             source, middle = outputs(batch, source, middle)
         return _later(batch, lambda: _added(batch, feed_forward(batch, block, source), middle))
@@ -367,7 +367,7 @@ def _gemma3n(batch: Batch, block: Block, residual: int) -> int:
     laurel = tape.op(size, low)
     laurel = tape.free(size, laurel, normed, in_place=True)
     middle = tape.free(size, out, laurel, in_place=True)
-    source = _norm(batch, middle)
+    source = batch.norm("ffn_norm", middle)
     hidden_size = batch.f32(block.width("ffn_up"))
     up = tape.op(hidden_size, source)
     gate = tape.op(hidden_size, source)
