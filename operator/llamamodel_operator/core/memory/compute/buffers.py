@@ -25,6 +25,8 @@ __all__ = ["ComputeBuffers", "ComputeModel", "compute_buffers"]
 
 REPEATS = 2
 """So many layers of a kind after one of a kind are recorded: the next ones would find the same free blocks."""
+NEXT = 2
+"""Layers before another device: what they leave to do is drawn to it."""
 SPARSE_LAYERS = 10
 """First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
 _NOTHING: Mapping[str, int] = {}
@@ -281,7 +283,8 @@ def _recorded_layers(
         count = seen.get((previous, key), 0)
         seen[previous, key] = count + 1
         previous = key
-        if count < REPEATS or index == depth - 1:
+        border = placement.layers[index] != placement.layers[min(index + NEXT, depth - 1)]
+        if count < REPEATS or border or index == depth - 1:
             yield index, index == depth - 1
 
 

@@ -153,12 +153,10 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
     state = None
     if reads_state_first(batch.geometry.architecture, block):
         state = read_state(batch)
+    if not _has_mixer(block):
+        return _only_feed(batch, block, before, last=last)
     residual = before()
     normed = batch.norm("attn_norm", residual) if block.has("attn_norm") else residual
-    if not _has_mixer(block):
-        if last:
-            normed, residual = outputs(batch, normed, residual)
-        return _later(batch, lambda: _added(batch, _feed(batch, block, normed)(), residual))
     parallel = not any(block.has(name) for name in FEED_FORWARD_NORMS)
     if parallel and _has_feed(block):
         return settled(_parallel(batch, block, residual, normed, last=last))
@@ -194,6 +192,25 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
     middle = attended()
     source = _feed_norm(batch, block, middle) if block.has("attn_norm") else middle
     return _later(batch, _finished(batch, block, _feed(batch, block, source), middle))
+
+
+def _only_feed(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
+    """A layer that does not let tokens see each other: only experts are put into the graph at once."""
+
+    def fed() -> tuple[Later, int]:
+        residual = before()
+        normed = batch.norm("attn_norm", residual) if block.has("attn_norm") else residual
+        if last:
+            normed, residual = outputs(batch, normed, residual)
+        return _feed(batch, block, normed), residual
+
+    def added(rest: Later, residual: int) -> int:
+        return _added(batch, rest(), residual)
+
+    if not block.has("ffn_down_exps"):
+        return _later(batch, lambda: added(*fed()))
+    rest, residual = fed()
+    return _later(batch, lambda: added(rest, residual))
 
 
 def _finished(batch: Batch, block: Block, fed: Later, middle: int) -> Later:
