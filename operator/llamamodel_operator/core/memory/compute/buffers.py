@@ -26,7 +26,8 @@ __all__ = ["ComputeBuffers", "ComputeModel", "compute_buffers"]
 REPEATS = 2
 """So many layers of a kind after one of a kind are recorded: the next ones would find the same free blocks."""
 NEXT = 2
-"""Layers before another device: what they leave to do is drawn to it."""
+"""Layers before another device, where what they leave to do is drawn to it, and after one that may leave something to
+layers that read a state first."""
 SPARSE_LAYERS = 10
 """First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
 _NOTHING: Mapping[str, int] = {}
@@ -270,6 +271,8 @@ def _recorded_layers(
     depth = model.geometry.depth
     seen: dict[object, int] = {}
     previous: object = None
+    following = NEXT if any(layer.recurrent for layer in model.geometry.layers) else 0
+    until = -1
     for index in range(depth):
         block = model.blocks[index]
         elsewhere = tuple(moved[index].items()) if index in moved else None
@@ -284,7 +287,9 @@ def _recorded_layers(
         seen[previous, key] = count + 1
         previous = key
         border = placement.layers[index] != placement.layers[min(index + NEXT, depth - 1)]
-        if count < REPEATS or border or index == depth - 1:
+        if count < REPEATS:
+            until = index + following
+        if index <= until or border or index == depth - 1:
             yield index, index == depth - 1
 
 
