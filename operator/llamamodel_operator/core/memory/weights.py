@@ -16,19 +16,23 @@ SCORES = 4
 FLASH_HEADS = frozenset((64, 80, 96, 112, 128, 256))
 """Head sizes for which a projector on a GPU needs no matrix of attention scores."""
 
+OUTPUT_FIRST = frozenset(("gemma3n", "gemma4"))
+"""An output matrix made of the embeddings is created before them, and so is another one on the host, too."""
+
 
 def model_bytes(model: MemoryModel, placement: Placement) -> dict[int, int]:
     """Bytes of a model's weights on each device that has any.
 
-    Source: llama_model_loader::create_tensor in src/llama-model-loader.cpp. An output matrix made of the embeddings
-    is a copy, unless it is on the host, where the embeddings are.
+    Source: llama_model_loader::create_tensor in src/llama-model-loader.cpp (TENSOR_DUPLICATED), load_arch_tensors in
+    src/models/*.cpp. An output matrix made of the embeddings is a copy, unless it is on the host, where they are.
     """
     devices: dict[int, int] = {HOST: model.host}
     for device, size in zip(placement.layers, model.blocks, strict=False):
         devices[device] = devices.get(device, 0) + size
     devices[placement.layers[0]] += model.first
     devices[placement.output] = devices.get(placement.output, 0) + model.output
-    if placement.output != HOST:
+    copied = placement.output != HOST or model.geometry.architecture in OUTPUT_FIRST
+    if copied:
         devices[placement.output] += model.tied
     turning = _turning(model, placement)
     for device in turning:

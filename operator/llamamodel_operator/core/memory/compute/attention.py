@@ -52,18 +52,23 @@ def attention(batch: Batch, block: Block, normed: int, *, rope: bool = True, gat
             q = rotated(q_size, q, "k") if rotated_k else q
         else:
             q = project("attn_q", q_size, turn=turned, rotate=rotated_k)
-        if layer.cached or not batch.geometry.memory:
-            normed_v = architecture.startswith(("gemma3n", "gemma4"))
+        normed_v = architecture.startswith(("gemma3n", "gemma4"))
+        stores = layer.cached or not batch.geometry.memory
+        if stores and not block.has("attn_v"):  # V is K before its norm
+            both = ~batch.product(block, "attn_k", normed)
+            k = ~tape.free(k_size, both, *positions) if turned else both
+            k = rotated(k_size, k, "k") if rotated_k else k
+            v = ~tape.free(v_size, both) if normed_v else both
+            v = rotated(v_size, v, "v") if rotated_v else v
+        elif stores:
             steps = ["v", "k"]
             if batch.geometry.window_kind != "none" or not batch.geometry.memory:
                 steps.reverse()
             for step in steps:
                 if step == "k":
                     k = project("attn_k", k_size, turn=turned, rotate=rotated_k)
-                elif block.has("attn_v"):
+                else:
                     v = project("attn_v", v_size, turn=normed_v, rotate=rotated_v)
-            if not block.has("attn_v"):
-                v = k
     out = _mixed(batch, block, q, k, v)
 
     def rest() -> int:

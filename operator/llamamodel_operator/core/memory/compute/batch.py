@@ -50,6 +50,7 @@ class Batch:
         cache: the device of the current layer's cache.
         groups: of experts, of which only some are chosen from; 0 where they are not grouped.
         weights_scaled: the chosen experts' weights are scaled.
+        side_by_side: attention and feed-forward have the same input, each with a norm of its own.
         scaled: what a layer adds is scaled before.
         cache_types: bytes of an element of K and of V, in thousandths.
         pinned: without flash attention, what is mixed of a cache on the host is put there; the dry run forgets that.
@@ -70,6 +71,7 @@ class Batch:
     groups: int = 0
     scaled: bool = False
     weights_scaled: bool = False
+    side_by_side: bool = False
     cache_types: tuple[int, int] = (2000, 2000)
     pinned: bool = True
     given_up: bool = False

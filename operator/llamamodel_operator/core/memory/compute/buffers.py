@@ -36,8 +36,13 @@ OFFLOADED_BATCH = 32
 """Tokens from which on operations with the host's weights run on a GPU."""
 PIPELINE_COPIES = 4
 """GGML_SCHED_MAX_COPIES in ggml/CMakeLists.txt."""
-OUTPUTS_AFTER_NORM = frozenset(("qwen35", "qwen35moe", "qwen3next"))
-"""All tokens pass the output norm as well."""
+OUTPUTS_AFTER_NORM = frozenset(
+    (
+        *("cohere2moe", "gemma4", "gpt-oss", "hy_v3", "mimo2", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe"),
+        *("qwen3next", "step35"),
+    )
+)
+"""All tokens pass the output norm as well (h_nextn in src/models/*.cpp)."""
 WITHOUT_LOGITS = WITHOUT_OUTPUT | {"gemma-embedding", "llama-embed", "t5encoder"}
 """Their graphs end with embeddings."""
 LOGITS_OR_EMBEDDINGS = frozenset(("lfm2", "lfm2moe"))
@@ -64,6 +69,7 @@ class ComputeModel:
         groups: of experts.
         scaled: what a layer adds is scaled before.
         weights_scaled: the chosen experts' weights are scaled.
+        side_by_side: attention and feed-forward have the same input, each with a norm of its own.
     """
 
     geometry: Geometry
@@ -73,6 +79,7 @@ class ComputeModel:
     groups: int
     scaled: bool
     weights_scaled: bool
+    side_by_side: bool
 
     @staticmethod
     def of(model: MemoryModel) -> ComputeModel:
@@ -108,6 +115,7 @@ class ComputeModel:
             groups=groups if isinstance(groups, int) else 0,
             scaled=metadata.get(f"{prefix}.residual_scale", 0) not in (0, 1),
             weights_scaled=metadata.get(f"{prefix}.expert_weights_scale", 0) not in (0, 1),
+            side_by_side=prefix == "gptneox" and bool(metadata.get("gptneox.use_parallel_residual")),
         )
 
 
@@ -231,6 +239,7 @@ def _record(
         groups=model.groups,
         scaled=model.scaled,
         weights_scaled=model.weights_scaled,
+        side_by_side=model.side_by_side,
         cache_types=(
             row_bytes(settings.cache_type_k, 32) * 1000 // 32,
             row_bytes(settings.cache_type_v, 32) * 1000 // 32,

@@ -19,7 +19,7 @@ from llamamodel_operator.core.memory.placement import HOST
 
 __all__ = ["LATE_OUTPUTS", "build_layer", "outputs", "reads_state_first", "settled"]
 
-FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon"))
+FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon", "gptneox"))
 """Attention and feed-forward are side by side, and the attention's last product comes after the feed-forward."""
 WITHOUT_ROPE = frozenset(
     (
@@ -157,7 +157,7 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
         return _only_feed(batch, block, before, last=last)
     residual = before()
     normed = batch.norm("attn_norm", residual) if block.has("attn_norm") else residual
-    parallel = not any(block.has(name) for name in FEED_FORWARD_NORMS)
+    parallel = batch.side_by_side or not any(block.has(name) for name in FEED_FORWARD_NORMS)
     if parallel and _has_feed(block):
         return settled(_parallel(batch, block, residual, normed, last=last))
     mixed = _mixer(batch, block, residual, normed, state)
@@ -271,15 +271,17 @@ def _parallel(batch: Batch, block: Block, residual: int, normed: int, *, last: b
     """Attention and feed-forward of the same input."""
     mixed = _mixer(batch, block, residual, normed, None)
     if batch.geometry.architecture in FEED_FORWARD_FIRST and not last:
-        fed = _feed(batch, block, normed)()
+        fed = _feed(batch, block, batch.norm("ffn_norm", residual) if batch.side_by_side else normed)()
         if batch.geometry.architecture == "falcon":
             return _added(batch, _added(batch, fed, mixed()), residual)
         fed = _added(batch, fed, residual)
         return _added(batch, fed, mixed())
     out = mixed()
-    if last:
+    if last and batch.side_by_side:
+        out, residual = outputs(batch, out, residual)
+    elif last:
         out, residual, normed = outputs(batch, out, residual, normed)
-    fed = _feed(batch, block, normed)()
+    fed = _feed(batch, block, batch.norm("ffn_norm", residual) if batch.side_by_side else normed)()
     return _added(batch, _added(batch, out, fed), residual)
 
 
