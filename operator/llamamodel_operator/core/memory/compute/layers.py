@@ -224,6 +224,8 @@ def _finished(batch: Batch, block: Block, fed: Later, middle: int) -> Later:
             gate = tape.op(width, out)
             gate = tape.free(width, gate, ~batch.per_layer(), in_place=True)
             out = tape.free(size, out, tape.op(size, gate), in_place=True)
+        if block.has("layer_output_scale"):
+            out = tape.op(batch.f32(geometry.embedding), out, in_place=True)
         if index < geometry.deepstack_layers:
             out = tape.free(batch.f32(geometry.embedding), out, batch.extras["deepstack"], in_place=True)
         return out
