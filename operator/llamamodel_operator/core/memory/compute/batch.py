@@ -50,6 +50,7 @@ class Batch:
         cache: the device of the current layer's cache.
         groups: of experts, of which only some are chosen from; 0 where they are not grouped.
         weights_scaled: the chosen experts' weights are scaled.
+        layer_norm: instead of RMS norm.
         side_by_side: attention and feed-forward have the same input, each with a norm of its own.
         scaled: what a layer adds is scaled before.
         cache_types: bytes of an element of K and of V, in thousandths.
@@ -71,6 +72,7 @@ class Batch:
     groups: int = 0
     scaled: bool = False
     weights_scaled: bool = False
+    layer_norm: bool = False
     side_by_side: bool = False
     cache_types: tuple[int, int] = (2000, 2000)
     pinned: bool = True
@@ -106,9 +108,12 @@ class Batch:
         return self.tape.op(size, *sources) if device is None else self.tape.at(device, size, *sources)
 
     def norm(self, name: str, source: int) -> int:
-        """RMS or layer norm; its weights and bias are applied in place (build_norm in src/llama-graph.cpp)."""
+        """RMS norm, which may take its argument's place, or layer norm, which may not; its weights and bias may.
+
+        Source: build_norm in src/llama-graph.cpp; ggml_op_can_inplace in ggml/src/ggml-alloc.c.
+        """
         size = self.f32(self.geometry.embedding)
-        normed = self.tape.free(size, source, in_place=True)
+        normed = self.tape.free(size, source, in_place=not self.layer_norm)
         device = self.moved.get(name)
         return normed if device is None else self.tape.at(device, size, normed)
 

@@ -30,6 +30,7 @@ NEXT = 2
 layers that read a state first."""
 SPARSE_LAYERS = 10
 """First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
+_LAYER_NORM, _RMS_NORM = "{}.attention.layer_norm_epsilon", "{}.attention.layer_norm_rms_epsilon"
 _NOTHING: Mapping[str, int] = {}
 I32 = 4
 OFFLOADED_BATCH = 32
@@ -69,6 +70,7 @@ class ComputeModel:
         groups: of experts.
         scaled: what a layer adds is scaled before.
         weights_scaled: the chosen experts' weights are scaled.
+        layer_norm: instead of RMS norm.
         side_by_side: attention and feed-forward have the same input, each with a norm of its own.
     """
 
@@ -79,6 +81,7 @@ class ComputeModel:
     groups: int
     scaled: bool
     weights_scaled: bool
+    layer_norm: bool
     side_by_side: bool
 
     @staticmethod
@@ -115,6 +118,7 @@ class ComputeModel:
             groups=groups if isinstance(groups, int) else 0,
             scaled=metadata.get(f"{prefix}.residual_scale", 0) not in (0, 1),
             weights_scaled=metadata.get(f"{prefix}.expert_weights_scale", 0) not in (0, 1),
+            layer_norm=_LAYER_NORM.format(prefix) in metadata and _RMS_NORM.format(prefix) not in metadata,
             side_by_side=prefix == "gptneox" and bool(metadata.get("gptneox.use_parallel_residual")),
         )
 
@@ -239,6 +243,7 @@ def _record(
         groups=model.groups,
         scaled=model.scaled,
         weights_scaled=model.weights_scaled,
+        layer_norm=model.layer_norm,
         side_by_side=model.side_by_side,
         cache_types=(
             row_bytes(settings.cache_type_k, 32) * 1000 // 32,
@@ -344,7 +349,7 @@ def _inputs(model: ComputeModel, batch: Batch, placement: Placement) -> int:
         batch.extras["deepstack"] = residual
     positions = tape.op(size, inputs["positions"]) if "position_embd" in top else None
     if "token_types" in top:
-        residual = tape.free(size, residual, in_place=True)
+        residual = tape.free(size, residual, tape.outside(geometry.embedding * F32, HOST), in_place=True)
     if positions is not None:
         residual = tape.free(size, positions, residual, in_place=True)
     rows = 0
@@ -419,7 +424,7 @@ def _head(model: ComputeModel, batch: Batch, placement: Placement, residual: int
         (residual,) = outputs(batch, residual)
     embeddings = residual
     if geometry.architecture not in WITHOUT_OUTPUT_NORM:
-        embeddings = tape.free(batch.f32(geometry.embedding), residual, in_place=True)
+        embeddings = batch.norm("", residual)
     if architecture in OUTPUTS_AFTER_NORM:
         (embeddings,) = outputs(batch, embeddings)
     size = batch.f32(geometry.embedding)
