@@ -106,6 +106,7 @@ def settings_of(
         override_tensors=(*line.overrides("--override-tensor"), *line.dense_on_cpu()),
         kv_offload=line.is_on("--kv-offload", "--no-kv-offload") is not False,
         op_offload=line.is_on("--op-offload", "--no-op-offload") is not False,
+        repack=line.is_on("--repack", "--no-repack") is not False,
         swa_full=bool(line.is_on("--swa-full")),
         embedding=embedding,
         pooling="rank" if line.is_on("--reranking") else line.text("--pooling", default="") or None,

@@ -156,7 +156,8 @@ def _of_model(
     geometry = model.geometry
     context = context_of(geometry, settings)
     placement = place(model, settings, gpus=gpus)
-    _add(devices, "weights", model_bytes(model, placement))
+    repacks = settings.repack and not (gpus and offloads)
+    _add(devices, "weights", model_bytes(model, placement, repacks=repacks))
     _add(devices, "kv_cache", _per_device(placement, cache_bytes(geometry, context, settings)))
     _add(devices, "recurrent_state", _per_device(placement, state_bytes(geometry, context)))
     _add(devices, "output", {HOST: output_bytes(geometry, context)})

@@ -32,6 +32,7 @@ class MemorySettings:
         override_tensors: -ot, (regular expression, buffer type) in their order.
         kv_offload: False for -nkvo.
         op_offload: False for --no-op-offload.
+        repack: False for --no-repack.
         swa_full: --swa-full.
         embedding: --embeddings (also implied by --reranking).
         pooling: --pooling; None for the model's own.
@@ -56,6 +57,7 @@ class MemorySettings:
     override_tensors: tuple[tuple[str, str], ...] = ()
     kv_offload: bool = True
     op_offload: bool = True
+    repack: bool = True
     swa_full: bool = False
     embedding: bool = False
     pooling: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llamamodel_operator.core.gguf.ggml_types import GGML_TYPES
 from llamamodel_operator.core.gguf.model import GgufModel
 from llamamodel_operator.core.memory.context import padded
 from llamamodel_operator.core.memory.grouping import ALIGNMENT, MemoryModel
@@ -18,9 +19,13 @@ FLASH_HEADS = frozenset((64, 80, 96, 112, 128, 256))
 
 OUTPUT_FIRST = frozenset(("gemma3n", "gemma4"))
 """An output matrix made of the embeddings is created before them, and so is another one on the host, too."""
+REPACKED = frozenset(("IQ4_NL", "MXFP4", "Q4_0", "Q4_K"))
+"""Types that are rearranged for a CPU with AVX2 (ggml_repack_get_optimal_repack_type in
+ggml/src/ggml-cpu/repack.cpp)."""
+REPACKED_ROWS = 8
 
 
-def model_bytes(model: MemoryModel, placement: Placement) -> dict[int, int]:
+def model_bytes(model: MemoryModel, placement: Placement, *, repacks: bool = True) -> dict[int, int]:
     """Bytes of a model's weights on each device that has any.
 
     Source: llama_model_loader::create_tensor in src/llama-model-loader.cpp (TENSOR_DUPLICATED), load_arch_tensors in
@@ -31,7 +36,7 @@ def model_bytes(model: MemoryModel, placement: Placement) -> dict[int, int]:
         devices[device] = devices.get(device, 0) + size
     devices[placement.layers[0]] += model.first
     devices[placement.output] = devices.get(placement.output, 0) + model.output
-    copied = placement.output != HOST or model.geometry.architecture in OUTPUT_FIRST
+    copied = placement.output != HOST or model.geometry.architecture in OUTPUT_FIRST or (repacks and _rearranged(model))
     if copied:
         devices[placement.output] += model.tied
     turning = _turning(model, placement)
@@ -47,6 +52,14 @@ def model_bytes(model: MemoryModel, placement: Placement) -> dict[int, int]:
             devices[home] -= size
         devices[device] = devices.get(device, 0) + size
     return _spread(placement, devices) if placement.shares else devices
+
+
+def _rearranged(model: MemoryModel) -> bool:
+    """Whether a matrix made of the embeddings is in a buffer of its own on the host (make_cpu_buft_list)."""
+    matrix = model.tensors.get("token_embd.weight")
+    if matrix is None or len(matrix.shape) < 2 or matrix.type not in GGML_TYPES:
+        return False
+    return GGML_TYPES[matrix.type].name in REPACKED and matrix.shape[1] % REPACKED_ROWS == 0
 
 
 def _turning(model: MemoryModel, placement: Placement) -> set[int]:
