@@ -19,7 +19,7 @@ from llamamodel_operator.core.memory.placement import HOST
 
 __all__ = ["LATE_OUTPUTS", "build_layer", "outputs", "reads_state_first", "settled"]
 
-FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon", "gptneox"))
+FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon"))
 """Attention and feed-forward are side by side, and the attention's last product comes after the feed-forward."""
 WITHOUT_ROPE = frozenset(
     (
@@ -270,21 +270,35 @@ def _feed(batch: Batch, block: Block, source: int) -> Later:
 
 
 def _parallel(batch: Batch, block: Block, residual: int, normed: int, *, last: bool) -> int:
-    """Attention and feed-forward of the same input."""
-    mixed = _mixer(batch, block, residual, normed, None)
-    if batch.geometry.architecture in FEED_FORWARD_FIRST and not last:
-        fed = _feed(batch, block, batch.norm("ffn_norm", residual) if batch.side_by_side else normed)()
-        if batch.geometry.architecture == "falcon":
-            return _added(batch, _added(batch, fed, mixed()), residual)
-        fed = _added(batch, fed, residual)
-        return _added(batch, fed, mixed())
-    out = mixed()
-    if last and batch.side_by_side:
-        out, residual = outputs(batch, out, residual)
-    elif last:
-        out, residual, normed = outputs(batch, out, residual, normed)
-    fed = _feed(batch, block, batch.norm("ffn_norm", residual) if batch.side_by_side else normed)()
-    return _added(batch, _added(batch, out, fed), residual)
+    """Attention and feed-forward of the same input; of the last layer's, the outputs are chosen as late as they can be.
+
+    Falcon's larger models and GPT-NeoX have a norm for each.
+    """
+    mixed, tokens = _mixer(batch, block, residual, normed, None), batch.tokens
+
+    def chosen(tensor: int) -> int:
+        return outputs(batch, tensor)[0] if last else tensor
+
+    def attended() -> int:
+        few, batch.tokens = batch.tokens, tokens
+        out = mixed()
+        batch.tokens = few
+        return chosen(out)
+
+    if batch.side_by_side:
+        residual = chosen(residual)
+        fed = _feed(batch, block, batch.norm("ffn_norm", residual))()
+        return _added(batch, _added(batch, fed, residual), attended())
+    if batch.geometry.architecture not in FEED_FORWARD_FIRST:
+        out = attended()
+        fed = _feed(batch, block, chosen(normed))()
+        return _added(batch, _added(batch, out, fed), chosen(residual))
+    source = batch.norm("attn_norm", residual) if block.has("attn_norm_2") else normed
+    fed = _feed(batch, block, chosen(source))()
+    if batch.geometry.architecture == "falcon":
+        return _added(batch, _added(batch, fed, attended()), chosen(residual))
+    fed = _added(batch, fed, chosen(residual))
+    return _added(batch, fed, attended())
 
 
 def _encoder(batch: Batch, block: Block, residual: int, *, last: bool) -> int:
