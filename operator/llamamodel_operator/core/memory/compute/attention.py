@@ -73,6 +73,8 @@ def attention(batch: Batch, block: Block, normed: int, *, rope: bool = True, gat
 
     def rest() -> int:
         source = ~out
+        if rotated_v:
+            source = ~tape.free(batch.f32(layer.heads * layer.value_length), source, batch.rotation("v", layer))
         if gate is not None:
             sigmoid = tape.free(q_size, gate)
             source = tape.free(q_size, source, sigmoid, in_place=True)
@@ -119,8 +121,6 @@ def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
             values = (tape.free(batch.f32(v_width), v),)
         kqv = tape.free(out_size, *values, kq)
         out = tape.at(batch.cache, out_size, ~kqv) if outside and batch.pinned else tape.free(out_size, ~kqv)
-    if geometry.memory and batch.rotated[1]:
-        out = tape.free(out_size, ~out, batch.rotation("v", layer))
     return out
 
 
