@@ -115,10 +115,10 @@ def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
     else:
         if batch.given_up:
             values = (tape.free(batch.cells(layer) * batch.context.streams * v_width * F16, *values),)
+        elif not geometry.memory:
+            values = (tape.free(batch.f32(v_width), v),)
         kq = tape.free(kq_size, *keys, q)
         kq = tape.free(kq_size, kq, mask, in_place=True)
-        if not geometry.memory:
-            values = (tape.free(batch.f32(v_width), v),)
         kqv = tape.free(out_size, *values, kq)
         out = tape.at(batch.cache, out_size, ~kqv) if outside and batch.pinned else tape.free(out_size, ~kqv)
     return out

@@ -10,6 +10,7 @@ from llamamodel_operator.core.memory.cache import row_bytes
 from llamamodel_operator.core.memory.compute.batch import F16, F32, I64, Batch, Block, Later
 from llamamodel_operator.core.memory.compute.layers import (
     LATE_OUTPUTS,
+    begins_at_once,
     build_layer,
     outputs,
     reads_state_first,
@@ -148,6 +149,7 @@ def compute_buffers(
         settings.flash_attention == "auto"
         and context.flash_attention
         and model.geometry.memory
+        and settings.cache_type_v not in QUANTIZED_TYPES  # llama_init_from_model asks for it then
         and not _keeps_flash_attention(model, placement)
     )
     if given_up:
@@ -166,17 +168,29 @@ def compute_buffers(
 def _keeps_flash_attention(model: ComputeModel, placement: Placement) -> bool:
     """Whether it stays on where it is not asked for.
 
-    A layer's attention on the host is drawn to the GPU where the next layer begins with what is on the GPU, and then
-    llama.cpp takes it that the host lacks flash attention. Experts are put into the graph at once, and keep it.
+    Where the cache is on the host, attention is drawn to what is put into the graph next. That may be a state that is
+    read by the same layer or by the next one, and not be where the layer is; llama.cpp then takes it that the layer's
+    device lacks flash attention.
 
-    Source: llama_context::resolve_fused_ops in src/llama-context.cpp; build_moe_ffn in src/llama-graph.cpp.
+    Source: llama_context::resolve_fused_ops in src/llama-context.cpp.
     """
-    for index in range(model.geometry.depth - 1):
-        border = placement.layers[index] == HOST != placement.layers[index + 1]
-        if border and model.blocks[index].has("attn_q") and placement.caches[index + 1] != HOST:
-            at_once = model.blocks[index].has("ffn_down_exps")
-            return at_once or not reads_state_first(model.geometry.architecture, model.blocks[index + 1])
+    for index in range(model.geometry.depth):
+        if placement.caches[index] == HOST and model.blocks[index].has("attn_q"):
+            if _drawn_to(model, placement, index) != placement.layers[index]:
+                return False
     return True
+
+
+def _drawn_to(model: ComputeModel, placement: Placement, index: int) -> int:
+    """The device of what comes next in the graph after a layer's attention."""
+    block, depth = model.blocks[index], model.geometry.depth
+    if block.has("ssm_in"):
+        return placement.caches[index]
+    if not block.has("ffn_down_exps"):
+        following = next((later for later in range(index + 1, depth) if begins_at_once(model.blocks[later])), None)
+        if following is not None and reads_state_first(model.geometry.architecture, model.blocks[following]):
+            return placement.caches[following]
+    return placement.layers[index]
 
 
 def _add_weights(model: ComputeModel, placement: Placement, context: Context, peaks: dict[int, int]) -> None:

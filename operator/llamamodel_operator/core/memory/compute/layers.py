@@ -17,7 +17,7 @@ from llamamodel_operator.core.memory.compute.recurrent import (
 )
 from llamamodel_operator.core.memory.placement import HOST
 
-__all__ = ["LATE_OUTPUTS", "build_layer", "outputs", "reads_state_first", "settled"]
+__all__ = ["LATE_OUTPUTS", "begins_at_once", "build_layer", "outputs", "reads_state_first", "settled"]
 
 FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon"))
 """Attention and feed-forward are side by side, and the attention's last product comes after the feed-forward."""
@@ -82,6 +82,11 @@ def build_layer(batch: Batch, block: Block, before: Later, *, last: bool) -> Lat
 def reads_state_first(architecture: str, block: Block) -> bool:
     """Whether a layer reads its state before the layer before it has finished."""
     return block.layer.recurrent and not block.has("attn_q") and architecture not in EAGER
+
+
+def begins_at_once(block: Block) -> bool:
+    """Whether a layer puts something into the graph before the next layer is built: a dense feed-forward does not."""
+    return _has_mixer(block) or block.has("ffn_down_exps")
 
 
 def settled(tensor: int) -> Later:

@@ -93,7 +93,7 @@ def delta_net(batch: Batch, block: Block, normed: int) -> Later:
     channels = inner + 2 * keys
     state = read_state(batch)
     z = None
-    if block.has("ssm_in"):
+    if not block.has("attn_qkv"):
         z = tape.op(batch.f32(block.width("ssm_in")), normed)
         query = tape.free(batch.f32(keys), ~z)
         key = tape.free(batch.f32(keys), ~z)
