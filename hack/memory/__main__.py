@@ -24,7 +24,7 @@ from llamamodel_operator.core.engine.catalogues import shipped_catalogues  # noq
 from llamamodel_operator.core.memory.arguments import settings_of  # noqa: E402
 from llamamodel_operator.core.memory.estimate import Draft, MemoryEstimate, estimate_memory  # noqa: E402
 from llamamodel_operator.core.memory.grouping import MemoryModel  # noqa: E402
-from support.descriptions import Case, architecture_cases, gold_cases, gold_model  # noqa: E402
+from support.descriptions import Case, architecture_cases, gold_cases, gold_model, settings_cases  # noqa: E402
 
 BUILD = 10434
 """That the reference figures are of."""
@@ -69,10 +69,15 @@ def main() -> int:
     """Exit status: 0 within all limits, 1 over one."""
     parser = argparse.ArgumentParser(prog="hack/memory", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--summary", action="store_true", help="leave out the line for each setting")
-    parser.add_argument("--architectures", action="store_true", help="the further architectures instead of the gold")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--architectures", action="store_true", help="the further architectures instead of the gold")
+    other.add_argument("--settings", action="store_true", help="further models at drawn settings instead of the gold")
     arguments = parser.parse_args()
-    cases = architecture_cases() if arguments.architectures else gold_cases()
-    rows = [row(case, peer) for case, peer in zip(cases, peers(len(cases), arguments.architectures), strict=True)]
+    cases = gold_cases()
+    if arguments.architectures or arguments.settings:
+        cases = architecture_cases() if arguments.architectures else settings_cases()
+    unmeasured = arguments.architectures or arguments.settings
+    rows = [row(case, peer) for case, peer in zip(cases, peers(len(cases), unmeasured), strict=True)]
     if not arguments.summary:
         for line in details(rows):
             click.echo(line)

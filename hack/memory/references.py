@@ -7,7 +7,8 @@
 `ggml-rpc-server -H 127.0.0.1 -p PORT` has to run for each port, as a stand-in for a GPU. For each model of
 `published.py` the lister says which tensors llama.cpp loads; a sparse file with these tensors is written (metadata,
 and a hole instead of data), and the tool is run with it at several settings. Names given are measured anew, the rest is
-kept as it is; without names all are measured.
+kept as it is; without names all are measured. `--again FILE` measures the cases of a file of that form, such as
+tests/gold/settings.json, from the headers and arguments in it; `--lister` is not needed then.
 """
 
 from __future__ import annotations
@@ -171,7 +172,31 @@ def compact(tensors: Sequence[Listed]) -> list[list[Any]]:
     return [[name, kind, list(shape), blocks] for (name, kind, shape), blocks in rows.items()]
 
 
-def write(document: Mapping[str, Any]) -> None:
+def listed(rows: Sequence[Sequence[Any]]) -> list[Listed]:
+    """What `compact` was given."""
+    return [
+        (name.replace("*", str(block), 1), kind, tuple(shape))
+        for name, kind, shape, blocks in rows
+        for block in blocks or [""]
+    ]
+
+
+def measured_again(document: Mapping[str, Any], options: argparse.Namespace, env: Mapping[str, str]) -> dict[str, Any]:
+    """The same cases with the figures of the tool."""
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in document["models"].items():
+            path = Path(folder) / f"{name}.gguf"
+            write_sparse(path, model["metadata"], listed(model["tensors"]))
+            for case in (case for case in document["cases"] if case["model"] == name):
+                rows = measure(options.tool, path, case["gpus"], case["args"], options.ports.split(","), env)
+                cases.append({**case, "devices": rows})
+            path.unlink()
+            print(name, flush=True)
+    return {**document, "cases": cases}
+
+
+def write(document: Mapping[str, Any], out: Path = OUT) -> None:
     """A line for each tensor row and each case, so that a diff can be read."""
     lines = ['{"models": {']
     for number, (name, model) in enumerate(document["models"].items()):
@@ -179,17 +204,21 @@ def write(document: Mapping[str, Any]) -> None:
         rows = ",\n".join("  " + json.dumps(row) for row in model["tensors"])
         lines.append(f' "tensors": [\n{rows}\n ]}}' + ("," if number + 1 < len(document["models"]) else ""))
     lines += ["},", '"cases": [', ",\n".join(json.dumps(case) for case in document["cases"]), "]}"]
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option in ("--lister", "--tool", "--libraries", "--ports"):
+    for option in ("--tool", "--libraries", "--ports"):
         parser.add_argument(option, required=True)
+    parser.add_argument("--lister", default="list_tensors")
+    parser.add_argument("--again", type=Path)
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     env = {**os.environ, "LD_LIBRARY_PATH": options.libraries}
+    if options.again:
+        write(measured_again(json.loads(options.again.read_text(encoding="utf-8")), options, env), options.again)
+        return 0
     document: dict[str, Any] = {"models": {}, "cases": []}
     if OUT.exists():
         document = json.loads(OUT.read_text(encoding="utf-8"))

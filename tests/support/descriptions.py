@@ -23,6 +23,7 @@ __all__ = [
     "invented_cases",
     "made_up",
     "placement_cases",
+    "settings_cases",
 ]
 
 GOLD = Path(__file__).parents[1] / "gold"
@@ -106,6 +107,11 @@ def placement_cases() -> list[Case]:
     return _cases(json.loads((GOLD / "placements.json").read_text()))
 
 
+def settings_cases() -> list[Case]:
+    """Published models of other sizes and types, each with settings that were drawn by lot."""
+    return _cases(_described("settings")["cases"])
+
+
 def _cases(documents: Sequence[Mapping[str, Any]]) -> list[Case]:
     return [
         Case(
@@ -122,7 +128,7 @@ def _cases(documents: Sequence[Mapping[str, Any]]) -> list[Case]:
 def gold_model(name: str) -> GgufModel:
     """A model of a case."""
     described_models: Mapping[str, Any] = _models()
-    for file in ("architectures", "invented"):
+    for file in ("architectures", "invented", "settings"):
         described_models = {**_described(file)["models"], **described_models}
     return described(described_models[name])
 

@@ -27,7 +27,6 @@ ROUGH = {
     "gemma-4-e2b": 0.37,
     # over: a gap of the host's experts that is too narrow by some KiB
     "qwen3.5-35b-a3b": 0.25,
-    "bge-small": 0.16,
 }
 
 

@@ -12,7 +12,15 @@ from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from llamamodel_operator.core.memory.arguments import settings_of
 from llamamodel_operator.core.memory.estimate import DeviceMemory, Draft, MemoryEstimate, estimate_memory
 from llamamodel_operator.core.memory.grouping import MemoryModel
-from support.descriptions import Case, architecture_cases, gold_cases, gold_model, invented_cases, placement_cases
+from support.descriptions import (
+    Case,
+    architecture_cases,
+    gold_cases,
+    gold_model,
+    invented_cases,
+    placement_cases,
+    settings_cases,
+)
 
 BUILD = 10434  # whose figures they are
 Pair = tuple[str, int, int]
@@ -81,6 +89,7 @@ ALL = {
     "placements": placement_cases(),
     "architectures": architecture_cases(),
     "invented": invented_cases(),
+    "settings": settings_cases(),
 }
 
 
@@ -104,7 +113,7 @@ def test_caches_and_states_are_exact(cases: str) -> None:
         within(found, worst=0)
 
 
-@pytest.mark.parametrize("cases", ["gold", "architectures"])
+@pytest.mark.parametrize("cases", ["gold", "architectures", "settings"])
 def test_totals_of_gpus_are_near(cases: str) -> None:
     # A percentage says nothing of a model of 30 MB: there, 1 MiB is near.
     found = [
@@ -116,14 +125,22 @@ def test_totals_of_gpus_are_near(cases: str) -> None:
     within(found, median=0.005, most=0.02, worst=0.05)
 
 
-def test_compute_buffers_of_gpus_are_near() -> None:
-    found = pairs(ALL["gold"], lambda device: device.compute, "compute", host=False)
-    within(found, median=0.05, worst=0.15, under=0.10)
+@pytest.mark.parametrize("cases", ["gold", "settings"])
+def test_compute_buffers_of_gpus_are_near(cases: str) -> None:
+    found = pairs(ALL[cases], lambda device: device.compute, "compute", host=False)
+    within([pair for pair in found if not is_rough(pair)], median=0.05, worst=0.15, under=0.10)
+    within(found, worst=0.35, under=0.18)
 
 
-def test_the_host_is_near() -> None:
+def is_rough(pair: Pair) -> bool:
+    """States, or experts besides the cache, on the host: gaps that copies leave on a GPU are not followed."""
+    return "-nkvo" in pair[0] and pair[0].startswith(("falcon-h1", "granite-4-h-m", "maverick", "nemotron-"))
+
+
+@pytest.mark.parametrize("cases", ["gold", "settings"])
+def test_the_host_is_near(cases: str) -> None:
     found = pairs(
-        ALL["gold"],
+        ALL[cases],
         lambda device: device.total - device.output - device.prompt_cache,
         *("model", "context", "compute"),
         host=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamamodel_operator.core.memory.compute.batch import F16, F32, Batch, Block, Later
+from llamamodel_operator.core.memory.placement import HOST
 
 __all__ = ["attention", "latent_attention"]
 
@@ -137,7 +138,8 @@ def _halved(batch: Batch, rows: tuple[int, ...], elements: int, *, of: int) -> t
 def _outside(batch: Batch, block: Block) -> tuple[int, ...]:
     """K and V where their cache may not be where they are read: they are copied there."""
     tape, layer, context = batch.tape, block.layer, batch.context
-    if (batch.cache == tape.device or tape.device is None) and not batch.given_up:
+    drawn = tape.device == HOST and "states" in batch.inputs  # to the GPU that reads a state next
+    if (batch.cache == tape.device or tape.device is None) and not drawn:
         return ()
     cells = batch.cells(layer) * context.streams
     bytes_k, bytes_v = batch.cache_types

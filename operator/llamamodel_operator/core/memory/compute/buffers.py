@@ -344,7 +344,9 @@ def _inputs(model: ComputeModel, batch: Batch, placement: Placement) -> int:
         cells = (context.window_size if window else context.slot_size) if geometry.memory else tokens
         if geometry.memory:
             inputs[prefix + "k_rows"] = tape.input(tokens * I64)
-            inputs[prefix + "v_rows"] = tape.input(tokens * I64 * (1 if context.flash_attention or batch.given_up else values))
+            inputs[prefix + "v_rows"] = tape.input(
+                tokens * I64 * (1 if context.flash_attention or batch.given_up else values)
+            )
             length = next(layer.key_length for layer in attending if layer.window == window)
             for kind, rotated, side in zip("kv", batch.rotated, (length & -length, 64), strict=True):
                 if rotated:  # build_input_k_rot and build_input_v_rot in src/llama-kv-cache.cpp

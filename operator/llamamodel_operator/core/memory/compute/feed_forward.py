@@ -33,7 +33,9 @@ def experts(batch: Batch, block: Block, source: int, *, used: int, normalised: b
     tape = batch.tape
     count = block.shapes["ffn_gate_inp"][1] if block.has("ffn_gate_inp") else batch.geometry.experts
     routed = batch.f32(count)
-    probabilities = batch.product(block, "ffn_gate_inp", source) if block.has("ffn_gate_inp") else tape.op(routed, source)
+    probabilities = (
+        batch.product(block, "ffn_gate_inp", source) if block.has("ffn_gate_inp") else tape.op(routed, source)
+    )
     selection = probabilities
     if block.has("exp_probs_b.bias") or block.has("exp_probs_b") or batch.geometry.architecture == "llama4":
         selection = tape.free(routed, probabilities)

@@ -167,7 +167,9 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
         return settled(_parallel(batch, block, residual, normed, last=last))
     mixed = _mixer(batch, block, residual, normed, state)
     if block.has("ffn_norm_exps"):
-        routed = experts(batch, block, batch.norm("ffn_norm_exps", residual), used=block.layer.experts_used, normalised=True)
+        routed = experts(
+            batch, block, batch.norm("ffn_norm_exps", residual), used=block.layer.experts_used, normalised=True
+        )
         middle = _added(batch, mixed(), residual)
         fed = feed_forward(batch, block, batch.norm("ffn_norm", middle))
         fed = _added(batch, fed, middle)
