@@ -175,9 +175,9 @@ def _keeps_flash_attention(model: ComputeModel, placement: Placement) -> bool:
     Source: llama_context::resolve_fused_ops in src/llama-context.cpp.
     """
     for index in range(model.geometry.depth):
-        if placement.caches[index] == HOST and model.blocks[index].has("attn_q"):
-            if _drawn_to(model, placement, index) != placement.layers[index]:
-                return False
+        attends_outside = placement.caches[index] == HOST and model.blocks[index].has("attn_q")
+        if attends_outside and _drawn_to(model, placement, index) != placement.layers[index]:
+            return False
     return True
 
 
@@ -268,7 +268,7 @@ def _record(
     )
     residual = _inputs(model, batch, placement)
     before = settled(residual)
-    moved = _moved(model, placement)
+    moved = _moved(placement)
     for index, last in _recorded_layers(model, placement, moved):
         block = model.blocks[index]
         tape.device = placement.layers[index]
@@ -281,7 +281,7 @@ def _record(
     return tape
 
 
-def _moved(model: ComputeModel, placement: Placement) -> dict[int, dict[str, int]]:
+def _moved(placement: Placement) -> dict[int, dict[str, int]]:
     """For each layer that has any: devices of tensors that are not where the layer is."""
     result: dict[int, dict[str, int]] = {}
     for name, device in placement.moved.items():
@@ -314,7 +314,7 @@ def _recorded_layers(
         count = seen.get((previous, key), 0)
         seen[previous, key] = count + 1
         previous = key
-        border = placement.layers[index] != placement.layers[min(index + NEXT, depth - 1)]
+        border = placement.layers[index] != placement.layers[min(index + following, depth - 1)]
         if count < REPEATS:
             until = index + following
         if index <= until or border or index == depth - 1:
