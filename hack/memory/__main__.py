@@ -98,14 +98,15 @@ def peers(number: int, none: bool) -> list[Mapping[str, Any]]:
 def row(case: Case, peer: Mapping[str, Any]) -> Row:
     """The errors of a case."""
     found, real = estimated(case), case.devices
-    gpus = [(gpu, real[f"gpu{index}"]) for index, gpu in enumerate(found.gpus)]
+    used = [index for index in range(len(found.gpus)) if f"gpu{index}" in real]
+    gpus = [(found.gpus[index], real[f"gpu{index}"]) for index in used]
     host = found.host
     totals = {name: sum(figures[key] for key in ("model", "context", "compute")) for name, figures in real.items()}
     errors: dict[str, list[float]] = {
         "weights, GPUs": [error(gpu.weights, figures["model"]) for gpu, figures in gpus],
         "cache and state, GPUs": [error(g.kv_cache + g.recurrent_state, figures["context"]) for g, figures in gpus],
         "compute, GPUs": [error(gpu.compute, figures["compute"]) for gpu, figures in gpus],
-        "total, GPUs": [error(gpu.total, totals[f"gpu{index}"]) for index, gpu in enumerate(found.gpus)],
+        "total, GPUs": [error(found.gpus[index].total, totals[f"gpu{index}"]) for index in used],
         "total, host": [error(host.total - host.output - host.prompt_cache, totals["host"])],
     }
     theirs = None
