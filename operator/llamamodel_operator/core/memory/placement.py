@@ -17,6 +17,8 @@ __all__ = ["HOST", "Placement", "place"]
 HOST = -1
 """Instead of a GPU's number."""
 HOST_BUFFERS = frozenset(("CPU", "CPU_Mapped", "CPU_REPACK", "CUDA_Host", "ROCm_Host", "SYCL_Host", "Vulkan_Host"))
+FOLLOWED = re.compile(r"blk\.[0-9]+\.(?:attn_|ffn_|post_attention_norm)")
+"""Tensors that are computed where they are put, so that scratch buffers follow them."""
 GPU_BUFFER = re.compile(r"(?:CUDA|ROCm|MUSA|SYCL|Vulkan|CANN|RPC|Metal|MTL|OpenCL|HIP)_?([0-9]{1,2})(?:\[.*)?")
 
 
@@ -67,8 +69,11 @@ def place(model: MemoryModel, settings: MemorySettings, *, gpus: int) -> Placeme
     offloaded = min(max(settings.gpu_layers, 0), count + 1) if used else 0
     devices = _devices(count, offloaded, used, settings)
     moved = _moved(model, settings, devices, gpus, uncertain)
-    if any("exps" not in name and name in model.homes for name in moved):
-        uncertain.append("override of tensors other than experts: scratch buffers are counted as without it")
+    if any(name in model.homes and FOLLOWED.match(name) is None for name in moved):
+        uncertain.append(
+            "override of tensors other than those of attention, feed-forward and experts: scratch buffers are counted "
+            "as without it"
+        )
     shares: tuple[float, ...] = ()
     if settings.split_mode in ("row", "tensor") and len(used) > 1:
         shares = tuple(_shares(settings.tensor_split, len(used)))

@@ -179,7 +179,10 @@ def latent_attention(batch: Batch, block: Block, normed: int) -> Later:
         outside = (~tape.outside(size, batch.cache), ~tape.outside(size, batch.cache))
     value = batch.f32(heads * geometry.value_length_mla)
     if batch.context.flash_attention:
-        out = tape.free(batch.f32(heads * lora), ~q_all, *outside, mask)
+        rows = cells * batch.context.streams
+        keys = _halved(batch, outside[:1], rows * layer.key_length, of=0)
+        values = _halved(batch, outside[1:], rows * lora, of=0)
+        out = tape.free(batch.f32(heads * lora), ~q_all, *keys, *values, mask)
         out = tape.op(value, ~out)
         out = tape.free(value, ~out)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llamamodel_operator.core.gguf.geometry import Geometry
@@ -269,7 +269,11 @@ def _record(
     residual = _inputs(model, batch, placement)
     before = settled(residual)
     moved = _moved(placement)
+    done = 0
     for index, last in _recorded_layers(model, placement, moved):
+        if geometry.per_layer_embedding:
+            _skipped_embeddings(batch, placement, range(done, index))
+        done = index + 1
         block = model.blocks[index]
         tape.device = placement.layers[index]
         owner = block.layer.shares_cache_of
@@ -279,6 +283,14 @@ def _record(
         before = build_layer(batch, block, before, last=last)
     _head(model, batch, placement, before())
     return tape
+
+
+def _skipped_embeddings(batch: Batch, placement: Placement, skipped: Sequence[int]) -> None:
+    """Copies of the embeddings of layers that are not recorded: those of all layers of a device are there at a time."""
+    width = batch.f32(batch.geometry.per_layer_embedding)
+    for index in skipped:
+        if placement.layers[index] != placement.layers[0]:
+            batch.tape.use(batch.tape.part(width, batch.per_layer()), device=placement.layers[index])
 
 
 def _moved(placement: Placement) -> dict[int, dict[str, int]]:

@@ -229,7 +229,7 @@ def _finished(batch: Batch, block: Block, fed: Later, middle: int) -> Later:
         if block.has("inp_gate"):
             size, width = batch.f32(geometry.embedding), batch.f32(geometry.per_layer_embedding)
             gate = tape.op(width, out)
-            gate = tape.free(width, gate, ~batch.per_layer(), in_place=True)
+            gate = tape.free(width, gate, tape.part(width, batch.per_layer()), in_place=True)
             out = tape.free(size, out, tape.op(size, gate), in_place=True)
         if block.has("layer_output_scale"):
             out = tape.op(batch.f32(geometry.embedding), out, in_place=True)
@@ -430,7 +430,7 @@ def _gemma3n(batch: Batch, block: Block, residual: int) -> int:
     first = tape.op(size, ~corrected)
     width = geometry.per_layer_embedding
     narrow = tape.op(batch.f32(width), first)
-    narrow = tape.free(batch.f32(width), narrow, ~batch.per_layer(), in_place=True)
+    narrow = tape.free(batch.f32(width), narrow, tape.part(batch.f32(width), batch.per_layer()), in_place=True)
     first = tape.op(size, narrow)
     others = tape.free(size * (streams - 1), ~corrected, first)
     return tape.free(all_size, ~corrected, others)

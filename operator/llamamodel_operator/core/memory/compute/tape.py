@@ -8,7 +8,7 @@ from llamamodel_operator.core.memory.compute.allocator import ALIGNMENT, Arena
 
 __all__ = ["Tape"]
 
-_INPUT, _OP, _USE, _OUTSIDE, _IN_PLACE = range(5)
+_INPUT, _OP, _USE, _OUTSIDE, _IN_PLACE, _PART = range(6)
 _Op = tuple[int, int, int | None, tuple[int, ...], bool]
 """Kind, bytes, device, sources, whether in place."""
 _Step = tuple[int, int, int, tuple[int, ...], int]
@@ -57,6 +57,10 @@ class Tape:
         """An operation whose result has memory of its own, such as a row of a cache on that device."""
         self._add(_USE, 0, device, sources, in_place=False)
 
+    def part(self, size: int, tensor: int) -> int:
+        """A view of so many bytes of a result: where it is needed elsewhere, only these are copied."""
+        return ~self._add(_PART, size, None, (~tensor if tensor < 0 else tensor,), in_place=False)
+
     def keep(self, tensor: int) -> int:
         """A result that the host reads, so that its memory is never used again (ggml_set_output)."""
         self.kept.add(tensor)
@@ -97,16 +101,21 @@ class Tape:
                 sizes[device] = sizes.get(device, 0) + size
             for source in sources:
                 tensor = source if source >= 0 else ~source
-                if devices[tensor] != device and (tensor, device) not in seen:
+                if kind != _PART and devices[tensor] != device and (tensor, device) not in seen:
                     seen.add((tensor, device))
                     sizes[device] = sizes.get(device, 0) + self.ops[tensor][1]
         return sizes
 
     def _as_recorded(self, devices: Sequence[int]) -> list[_Step]:
+        ops = self.ops
+        parts = {number: ~op[3][0] for number, op in enumerate(ops) if op[0] == _PART}
         steps = [
             (number, op[1] if op[0] != _OUTSIDE else 0, device, op[3], _mode(op))
-            for number, (op, device) in enumerate(zip(self.ops, devices, strict=True))
+            for number, (op, device) in enumerate(zip(ops, devices, strict=True))
+            if op[0] != _PART
         ]
+        if parts:
+            steps = [(*step[:3], tuple(parts.get(~source, source) for source in step[3]), step[4]) for step in steps]
         return sorted(steps, key=lambda step: step[4] != _INPUT)
 
     def _with_copies(self, devices: Sequence[int]) -> list[_Step]:
@@ -124,6 +133,8 @@ class Tape:
             if kind in (_INPUT, _OUTSIDE):
                 first.append((index, size if kind == _INPUT else 0, device, (), _INPUT))
                 continue
+            if kind == _PART:
+                continue
             if device != current:
                 rest += split
                 split = []
@@ -131,20 +142,25 @@ class Tape:
             own = []
             for source in sources:
                 tensor = source if source >= 0 else ~source
-                if devices[tensor] == device:
+                whole = tensor
+                if ops[tensor][0] == _PART:
+                    whole = ops[tensor][3][0]
+                    source = ~whole if devices[whole] == device else source
+                if devices[whole] == device:
                     own.append(source)
                     continue
                 copy = copies.get((tensor, device))
                 if copy is None:
                     copy = copies[tensor, device] = number
                     number += 1
-                    rest.append((-1, 0, devices[tensor], (~tensor,), _USE))
+                    rest.append((-1, 0, devices[whole], (~whole,), _USE))
                     rest.append((copy, ops[tensor][1], device, (), _OP))
                 own.append(copy if source >= 0 else ~copy)
             split.append((index, size, device, tuple(own), _mode(op)))
         return first + rest + split
 
 
+_NOT_COMPUTED = (_INPUT, _OUTSIDE, _PART)
 _KEPT = 1 << 40
 """Uses of an output: never used up."""
 
@@ -164,13 +180,16 @@ def _assigned(ops: Sequence[_Op], host: int) -> list[int]:
             for order in (range(len(ops)), range(len(ops) - 1, -1, -1)):
                 current: int | None = None
                 for index in order:
-                    if ops[index][0] in (_INPUT, _OUTSIDE):
+                    if ops[index][0] in _NOT_COMPUTED:
                         continue
                     device = devices[index]
                     if device is None:
                         devices[index] = current
                     else:
                         current = None if only_gpus and device == host else device
+    for index, op in enumerate(ops):
+        if op[0] == _PART:
+            devices[index] = devices[op[3][0]]
     return [host if device is None else device for device in devices]
 
 
