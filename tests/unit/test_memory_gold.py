@@ -137,7 +137,7 @@ def is_rough(pair: Pair) -> bool:
     return "-nkvo" in pair[0] and pair[0].startswith(("falcon-h1", "granite-4-h-m", "maverick", "nemotron-"))
 
 
-@pytest.mark.parametrize("cases", ["gold", "settings"])
+@pytest.mark.parametrize("cases", ["gold", "architectures", "settings"])
 def test_the_host_is_near(cases: str) -> None:
     found = pairs(
         ALL[cases],

@@ -47,6 +47,7 @@ class Batch:
         inputs: what the host fills, by name.
         index: of the current layer.
         moved: devices of the current layer's tensors that are elsewhere, by their names as a block has them.
+        first: the device of the first layer.
         cache: the device of the current layer's cache.
         groups: of experts, of which only some are chosen from; 0 where they are not grouped.
         weights_scaled: the chosen experts' weights are scaled.
@@ -68,6 +69,7 @@ class Batch:
     inputs: dict[str, int] = field(default_factory=dict)
     index: int = 0
     moved: Mapping[str, int] = field(default_factory=dict)
+    first: int = -1
     cache: int = -1
     groups: int = 0
     scaled: bool = False
@@ -88,6 +90,11 @@ class Batch:
                 raise LookupError("a layer takes an embedding of its own, but the model has none")
             made = self.extras["per_layer"] = self.layer_embeddings()
         return made
+
+    def buckets(self) -> int:
+        """T5's buckets of distances, of which each layer has a view of its own, and so a copy."""
+        size = self.context.slot_size * self.tokens * F32
+        return self.tape.part(size, self.inputs["buckets"])
 
     @property
     def sequences(self) -> int:

@@ -263,6 +263,7 @@ def _record(
             row_bytes(settings.cache_type_k, 32) * 1000 // 32,
             row_bytes(settings.cache_type_v, 32) * 1000 // 32,
         ),
+        first=placement.layers[0],
         pinned=pinned,
         given_up=given_up,
     )
@@ -271,8 +272,7 @@ def _record(
     moved = _moved(placement)
     done = 0
     for index, last in _recorded_layers(model, placement, moved):
-        if geometry.per_layer_embedding:
-            _skipped_embeddings(batch, placement, range(done, index))
+        _skipped_copies(batch, placement, range(done, index))
         done = index + 1
         block = model.blocks[index]
         tape.device = placement.layers[index]
@@ -285,12 +285,15 @@ def _record(
     return tape
 
 
-def _skipped_embeddings(batch: Batch, placement: Placement, skipped: Sequence[int]) -> None:
-    """Copies of the embeddings of layers that are not recorded: those of all layers of a device are there at a time."""
+def _skipped_copies(batch: Batch, placement: Placement, skipped: Sequence[int]) -> None:
+    """Copies for layers that are not recorded: those for all layers of a device are there at a time."""
     width = batch.f32(batch.geometry.per_layer_embedding)
     for index in skipped:
-        if placement.layers[index] != placement.layers[0]:
-            batch.tape.use(batch.tape.part(width, batch.per_layer()), device=placement.layers[index])
+        device = placement.layers[index]
+        if batch.geometry.decoder_layers:
+            batch.tape.use(batch.buckets(), device=device)
+        elif width and device != placement.layers[0]:
+            batch.tape.use(batch.tape.part(width, batch.per_layer()), device=device)
 
 
 def _moved(placement: Placement) -> dict[int, dict[str, int]]:

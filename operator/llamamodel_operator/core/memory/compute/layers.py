@@ -15,7 +15,6 @@ from llamamodel_operator.core.memory.compute.recurrent import (
     rwkv7,
     short_convolution,
 )
-from llamamodel_operator.core.memory.placement import HOST
 
 __all__ = ["LATE_OUTPUTS", "begins_at_once", "build_layer", "outputs", "reads_state_first", "settled"]
 
@@ -334,14 +333,15 @@ def _t5(batch: Batch, block: Block, residual: int) -> int:
     q, v, k = (tape.op(q_size, normed) for _ in range(3))
     tape.use(~k, batch.inputs["k_rows"], device=batch.cache)
     tape.use(~v, batch.inputs["v_rows"], device=batch.cache)
-    values = tape.free(cells * batch.context.streams * heads * layer.value_length * F16)
     kq_size = cells * batch.tokens * heads * F32
-    # from the second layer on, the residual stream lies in the gap of one of these; it is counted on top
-    tape.apart[HOST if tape.device is None else tape.device] = kq_size
+    values: tuple[int, ...] = ()
+    if batch.context.flash_attention:  # V is not stored transposed then
+        values = (tape.free(cells * batch.context.streams * heads * layer.value_length * F16),)
     kq = tape.free(kq_size, ~q)
-    bias = tape.free(kq_size, ~tape.free(kq_size, batch.inputs["buckets"]))
+    biases = batch.first if tape.device is None or not block.has("attn_rel_b") else tape.device
+    bias = tape.free(kq_size, ~tape.at(biases, kq_size, batch.buckets()))
     kq = tape.free(kq_size, tape.free(kq_size, kq, bias, in_place=True), batch.mask(layer), in_place=True)
-    out = tape.free(q_size, ~tape.free(q_size, values, kq))
+    out = tape.free(q_size, ~tape.free(q_size, *values, kq))
     middle = _added(batch, tape.op(size, out), residual)
     q = tape.op(q_size, batch.norm("cross_attn_norm", middle))
     k = tape.op(heads * layer.key_length * encoded * F32, batch.inputs["encoded"])
