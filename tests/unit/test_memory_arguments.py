@@ -73,6 +73,7 @@ def test_an_empty_command_line_has_llama_servers_own_defaults() -> None:
         ("-ngl -1", {"gpu_layers": ALL_LAYERS}),
         ("-ngl -2", {"gpu_layers": ALL_LAYERS}),
         ("-ngl auto", {"gpu_layers": ALL_LAYERS}),
+        ("--no-repack", {"repack": False}),
         ("-sm row", {"split_mode": "row"}),
         ("-sm none -mg 1", {"split_mode": "none", "main_gpu": 1}),
         ("-sm tensor", {"split_mode": "tensor"}),

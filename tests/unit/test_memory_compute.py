@@ -111,6 +111,34 @@ def test_a_result_does_not_take_the_place_of_what_it_only_views() -> None:
     assert tape.peaks()[0] == 2048
 
 
+def test_of_a_part_that_is_read_elsewhere_only_that_much_is_copied() -> None:
+    tape = Tape(HOST)
+    tape.device = 0
+    whole = tape.op(4096)
+    part = tape.part(1024, whole)
+    tape.use(part)
+    tape.use(part, device=1)
+    assert dict(tape.peaks()) == {0: 4096, 1: 1024}
+
+
+def test_a_servers_attention_stays_with_a_cache_on_the_host_and_the_dry_run_forgets_it() -> None:
+    arguments = ["-c", "8192", "-np", "1", "-ngl", "99", "-fa", "off", "-nkvo"]
+    model, settings = model_named("qwen2.5-0.5b"), settings_of(arguments, catalogue=CATALOGUE).settings
+    dry, server = (
+        compute_buffers(
+            model.compute,
+            placement=place(model, settings, gpus=1),
+            context=context_of(model.geometry, settings),
+            settings=settings,
+            offloads_operations=offloads,
+        )
+        for offloads in (False, True)
+    )
+    scores = 8192 * 512 * 14 * 4
+    assert dry.gpus[0] > scores > server.gpus[0]
+    assert dry.host < scores < server.host
+
+
 @given(st.lists(st.tuples(st.integers(1, 64), st.booleans()), max_size=60))
 def test_blocks_of_an_arena_never_overlap(steps: list[tuple[int, bool]]) -> None:
     arena = Arena()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llamamodel_operator.core.gguf.geometry import Geometry
@@ -16,6 +16,7 @@ from llamamodel_operator.core.memory.compute.layers import (
     reads_state_first,
     settled,
 )
+from llamamodel_operator.core.memory.compute.recorded import moved_tensors, recorded_layers
 from llamamodel_operator.core.memory.compute.tape import Tape
 from llamamodel_operator.core.memory.context import QUANTIZED_TYPES, Context
 from llamamodel_operator.core.memory.grouping import WITHOUT_OUTPUT, MemoryModel
@@ -24,13 +25,6 @@ from llamamodel_operator.core.memory.settings import MemorySettings
 
 __all__ = ["ComputeBuffers", "ComputeModel", "compute_buffers"]
 
-REPEATS = 2
-"""So many layers of a kind after one of a kind are recorded: the next ones would find the same free blocks."""
-NEXT = 2
-"""Layers before another device, where what they leave to do is drawn to it, and after one that may leave something to
-layers that read a state first."""
-SPARSE_LAYERS = 10
-"""First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
 _LAYER_NORM, _RMS_NORM = "{}.attention.layer_norm_epsilon", "{}.attention.layer_norm_rms_epsilon"
 _NOTHING: Mapping[str, int] = {}
 I32 = 4
@@ -269,9 +263,9 @@ def _record(
     )
     residual = _inputs(model, batch, placement)
     before = settled(residual)
-    moved = _moved(placement)
+    moved = moved_tensors(placement)
     done = 0
-    for index, last in _recorded_layers(model, placement, moved):
+    for index, last in recorded_layers(geometry, model.blocks, placement, moved):
         _skipped_copies(batch, placement, range(done, index))
         done = index + 1
         block = model.blocks[index]
@@ -294,46 +288,6 @@ def _skipped_copies(batch: Batch, placement: Placement, skipped: Sequence[int]) 
             batch.tape.use(batch.buckets(), device=device)
         elif width and device != placement.layers[0]:
             batch.tape.use(batch.tape.part(width, batch.per_layer()), device=device)
-
-
-def _moved(placement: Placement) -> dict[int, dict[str, int]]:
-    """For each layer that has any: devices of tensors that are not where the layer is."""
-    result: dict[int, dict[str, int]] = {}
-    for name, device in placement.moved.items():
-        prefix, _, rest = name.partition("blk.")
-        number, _, own = rest.removesuffix(".weight").partition(".")
-        if prefix in ("", "dec.") and number.isdigit() and device != placement.layers[int(number)]:
-            result.setdefault(int(number), {})[own] = device
-    return result
-
-
-def _recorded_layers(
-    model: ComputeModel, placement: Placement, moved: Mapping[int, Mapping[str, int]]
-) -> Iterator[tuple[int, bool]]:
-    """The layers that make a difference: first and last ones of each kind on each device."""
-    depth = model.geometry.depth
-    seen: dict[object, int] = {}
-    previous: object = None
-    following = NEXT if any(layer.recurrent for layer in model.geometry.layers) else 0
-    until = -1
-    for index in range(depth):
-        block = model.blocks[index]
-        elsewhere = tuple(moved[index].items()) if index in moved else None
-        sparse = (index < SPARSE_LAYERS and block.has("laurel_l")) or index < model.geometry.deepstack_layers
-        owner = block.layer.shares_cache_of
-        if owner is not None and placement.caches[owner] != placement.layers[index]:
-            previous = None  # each such layer has copies of its own of the cache, all of them at a time
-            yield index, index == depth - 1
-            continue
-        key = (id(block), placement.layers[index], placement.caches[index], elsewhere, sparse)
-        count = seen.get((previous, key), 0)
-        seen[previous, key] = count + 1
-        previous = key
-        border = placement.layers[index] != placement.layers[min(index + following, depth - 1)]
-        if count < REPEATS:
-            until = index + following
-        if index <= until or border or index == depth - 1:
-            yield index, index == depth - 1
 
 
 def _inputs(model: ComputeModel, batch: Batch, placement: Placement) -> int:
