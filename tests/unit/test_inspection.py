@@ -33,7 +33,7 @@ from llamamodel_operator.shell.reconciler import RefusedError
 from llamamodel_operator.shell.resync import Resync
 from support.gguf import layer_tensors, llama_metadata, write_adapter, write_gguf, write_parts, write_projector
 
-from .builders import ModelBuilder, a_claim, a_model
+from .builders import ModelBuilder, a_claim, a_model, a_pod
 from .fake_cluster import FakeCluster
 from .world import GEMMA, OPERATOR_IMAGE, World
 
@@ -496,12 +496,21 @@ async def test_who_cannot_inspect_lets_the_model_start_after_a_time(world: World
     assert reason in world.condition("Inspected")[2]
     template = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]
     assert check_in(template) is None
-    # Facts that come late roll no pod.
+    # Facts that come late roll no pod that loads or serves,
     a_file(models)
     node.runs_the_job()
+    pod = a_pod().of_revision(template["metadata"]["labels"][REVISION_LABEL])
+    node.shows(pod.loading_since(format_time(world.now)).raw())
     await passes(world, 2)
     assert world.condition("Inspected")[0] == "True"
     assert world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"] == template
+    # but one that has ended is replaced: the file is another by now.
+    node.shows(pod.that_ended().raw())
+    await passes(world)
+    replaced = world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"]
+    assert check_in(replaced) is not None
+    await passes(world)
+    assert world.cluster.shows(DEPLOYMENTS, GEMMA)["spec"]["template"] == replaced
 
 
 async def test_a_quota_that_refuses_the_job_lets_the_model_start_after_a_time(world: World) -> None:

@@ -37,6 +37,7 @@ class Facts:
         operator_image: what runs inspections and checks; empty where that is off.
         claim_modes: access modes by the name of the claim; without an entry where that is not known.
         running: whether a Deployment of the model exists.
+        fails: none of its pods answers, and one has ended before it did.
         running_revision: of its pod template, where it asks for pods at all; else empty.
         running_drain: image of the sidecar that its pods have; empty where they have none.
         running_check: the check that its pods begin with; None where they begin without one.
@@ -49,6 +50,7 @@ class Facts:
     operator_image: str = ""
     claim_modes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     running: bool = False
+    fails: bool = False
     running_revision: str = ""
     running_drain: str = ""
     running_check: Check | None = None

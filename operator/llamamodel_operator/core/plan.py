@@ -154,7 +154,10 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
     settled = _settled_catalogue(model, configuration.catalogues, settled_for=settled_for) or match.catalogue
     exact = match.exact and settled is match.catalogue
     was_settled, before = recorded(model, facts.inspection, settled_for=settled_for)
-    # What was settled without the files being known stays so: facts that come late roll no pod.
+    # What was settled without the files being known stays so: facts that come late roll no pod. But one that waits to
+    # be started again, perhaps for minutes, is better replaced by one that is known to have what it needs.
+    if was_settled and before is None and facts.fails and _known(facts.inspection):
+        was_settled = False
     blind = was_settled and before is None
     known = replace(facts, inspection=None) if blind else facts
     texts = plan_texts(model, facts=known, catalogue=settled, exact=exact, folder=TEXTS)
@@ -242,6 +245,10 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         largest_context=assessment.largest_context,
         hold=hold,
     )
+
+
+def _known(inspection: Inspection | None) -> bool:
+    return inspection is not None and inspection.state is InspectionState.DONE
 
 
 def _hold(model: LlamaModel, assessment: Assessment, *, runs: bool) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from llamamodel_operator.api.labels import CONTAINER
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import ConfigMapKey
 from llamamodel_operator.core.checks import revision_of
@@ -13,9 +15,17 @@ from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.objects.check import check_of
 from llamamodel_operator.core.objects.drain import drain_image_of
 from llamamodel_operator.core.objects.names import child_name
+from llamamodel_operator.core.observed import Pod
 from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.core.texts import chat_template_text, referenced_keys, text_of
-from llamamodel_operator.shell.client import CONFIG_MAPS, DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, ApiError, ClusterClient
+from llamamodel_operator.shell.client import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    ApiError,
+    ClusterClient,
+)
 from llamamodel_operator.shell.store import Key, Store, controller_uid
 
 __all__ = ["Gatherer"]
@@ -57,11 +67,17 @@ class Gatherer:
             nodes=self._nodes(),
             operator_image=self._operator_image,
             running=live is not None,
+            fails=live is not None and not (live.get("status") or {}).get("readyReplicas") and self._ended(live),
             running_revision=revision_of(live) if live is not None and live["spec"].get("replicas") else "",
             running_drain=drain_image_of(live) if live is not None else "",
             running_check=check_of(live) if live is not None else None,
             claim_modes=self._claim_modes(model),
         )
+
+    def _ended(self, deployment: Mapping[str, Any]) -> bool:
+        """Whether a container of its pods has ended before it answered."""
+        pods = (Pod.parse(raw, container=CONTAINER) for raw in self._store.select(PODS, Key.of(deployment)))
+        return any(pod.last_termination is not None and not pod.started for pod in pods)
 
     def _claim_modes(self, model: LlamaModel) -> dict[str, tuple[str, ...]]:
         """By the name of the claim, of those that exist."""

@@ -5,8 +5,8 @@ so text that a user sent can hardly be taken for one. `where` is the function th
 printed such a line when they were made to fail (tests/server/test_failures.py does it again); without builds the line
 is known from llama.cpp's sources or from the report that `where` names.
 
-A server that ends at once may do so before all of its log is written: in 5 of 300 starts of b10068 to b10434 on a
-busy machine the telling lines were missing. The next start tells.
+A server that ends at once may do so before all of its log is written: in three or four of about 190 starts of b10068 to
+b10434 on a busy machine the telling lines were missing. The next start tells.
 """
 
 from __future__ import annotations
