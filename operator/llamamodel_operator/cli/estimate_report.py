@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import Any, Literal
 
 from llamamodel_operator.cli.estimating import Estimated, Point
+from llamamodel_operator.cli.memory_bars import bar, bars, share_text, size_text
 from llamamodel_operator.cli.terminal import clean, json_text, paint, table
 from llamamodel_operator.core.memory.advice import Change
 from llamamodel_operator.core.memory.estimate import DeviceMemory, MemoryEstimate
@@ -15,9 +15,6 @@ __all__ = ["estimate_json", "estimate_text", "sweep_text"]
 
 Setting = Literal["context", "parallel"]
 
-_MIB, _GIB = 1 << 20, 1 << 30
-_BAR = 48
-"""Characters of a bar."""
 _SWEPT_BAR = 32
 
 _ROWS = (
@@ -31,13 +28,6 @@ _ROWS = (
     ("driver overhead", "overhead"),
     ("prompt cache", "prompt_cache"),
 )
-_SEGMENTS = (
-    ("weights", "█", "info", ("weights", "adapters", "projector")),
-    ("cache", "▓", "good", ("kv_cache", "recurrent_state")),
-    ("compute", "▒", "warning", ("compute", "output")),
-    ("overhead", "░", "dim", ("overhead",)),
-)
-"""Of a bar: what it is, its character, its colour, and what it adds up. They differ without colours too."""
 _NAMES = (
     ("weightsBytes", "weights"),
     ("kvCacheBytes", "kv_cache"),
@@ -98,7 +88,9 @@ def _change(change: Change) -> dict[str, Any]:
 
 def estimate_text(found: Estimated) -> str:
     """What is loaded, a table of devices, a bar for each GPU, the verdict, what would fit, findings."""
-    blocks = [_head(found), _table(found), *(["\n".join(_bars(found))] if found.estimate.gpus else []), _verdict(found)]
+    gpus = found.estimate.gpus
+    drawn = [bars(gpus, found.memory or [None] * len(gpus))] if gpus else []
+    blocks = [_head(found), _table(found), *drawn, _verdict(found)]
     if found.changes:
         blocks.append("\n".join(_advice(found)))
     if found.findings:
@@ -121,7 +113,7 @@ def _head(found: Estimated) -> str:
     where = f"{estimate.gpu_layers} of {estimate.layers + 1} layers on {gpus} GPU{'' if gpus == 1 else 's'}"
     return "\n".join(
         [
-            f"{paint(name, 'good', bold=True)}  {architecture}, {_size(size)} in {files}",
+            f"{paint(name, 'good', bold=True)}  {architecture}, {size_text(size)} in {files}",
             f"context of {estimate.context_size:,} tokens, {slots}{shared}; {where if gpus else 'no GPU'}",
         ]
     )
@@ -131,13 +123,13 @@ def _table(found: Estimated) -> str:
     devices = [*found.estimate.gpus, found.estimate.host]
     heads = ["", *(f"GPU {index}" for index in range(len(devices) - 1)), "host"]
     rows = [
-        [label, *(_size(getattr(device, field)) for device in devices)]
+        [label, *(size_text(getattr(device, field)) for device in devices)]
         for label, field in _ROWS
         if any(getattr(device, field) for device in devices)
     ]
-    rows.append(["total", *(_size(device.total) for device in devices)])
+    rows.append(["total", *(size_text(device.total) for device in devices)])
     if found.memory and found.estimate.gpus:
-        rows.append(["available", *(_size(size) for size in found.memory), ""])
+        rows.append(["available", *(size_text(size) for size in found.memory), ""])
     widths = [max(len(line[column]) for line in (heads, *rows)) for column in range(1, len(heads))]
     aligned = [
         [line[0], *(cell.rjust(width) for cell, width in zip(line[1:], widths, strict=True))] for line in (heads, *rows)
@@ -145,46 +137,10 @@ def _table(found: Estimated) -> str:
     return table(aligned[0], aligned[1:])
 
 
-def _bars(found: Estimated) -> Iterator[str]:
-    gpus = found.estimate.gpus
-    full = max(gpu.total for gpu in gpus)
-    for index, gpu in enumerate(gpus):
-        has = found.memory[index] if found.memory else None
-        bar = _bar(gpu, max(gpu.total, has) if has else full, width=_BAR, has=has)
-        yield f"GPU {index}  {bar}  {_share(gpu.total, has)}"
-    yield "       " + "  ".join(paint(f"{char} {name}", colour) for name, char, colour, _ in _SEGMENTS)
-
-
-def _share(total: int, has: int | None) -> str:
-    if has is None:
-        return _size(total)
-    text = f"{_size(total)} of {_size(has)}, {_percent(total, has)}"
-    return paint(text, "error", bold=True) if total > has else text
-
-
-def _percent(total: int, has: int) -> str:
-    return f"{-(-total * 100 // max(has, 1)):,} %"
-
-
-def _bar(gpu: DeviceMemory, full: int, *, width: int, has: int | None = None) -> str:
-    """Segments to scale, `full` bytes wide, with a mark where the memory that there is ends, if that is inside."""
-    mark = None if has is None or has >= full else min(width - 1, round(has * width / full))
-    cells: list[tuple[str, str]] = []
-    done = 0
-    for _, char, colour, fields in _SEGMENTS:
-        done += sum(int(getattr(gpu, field)) for field in fields)
-        cells += [(char, colour)] * (min(width, round(done * width / max(full, 1))) - len(cells))
-    cells += [("·", "dim")] * (width - len(cells))
-    if mark is not None:
-        cells[mark] = ("│", "error")
-    groups = groupby(cells)
-    return "".join(paint(char * len(list(group)), colour) for (char, colour), group in groups)
-
-
 def _verdict(found: Estimated) -> str:
     if found.fits is None:
         if not found.estimate.gpus:
-            return f"Without a GPU it takes {_size(found.estimate.host.total)} of the host's memory."
+            return f"Without a GPU it takes {size_text(found.estimate.host.total)} of the host's memory."
         return "Whether it fits is not known: give --gpu-memory, such as --gpu-memory 24Gi."
     largest = found.max_context_size or 0
     most = f"the largest context that fits is {largest:,}" if largest else "no context is small enough"
@@ -198,7 +154,7 @@ def _advice(found: Estimated) -> Iterator[str]:
     for change in found.changes:
         fields = ", ".join(f"{path}: {_value(value)}" for path, value in change.fields.items())
         most = max((gpu.total for gpu in change.estimate.gpus), default=0)
-        rows.append((f"  {fields}", " ".join(change.flags), f"{_size(most)} on the fullest GPU"))
+        rows.append((f"  {fields}", " ".join(change.flags), f"{size_text(most)} on the fullest GPU"))
     yield table(("  spec", "llama-server", ""), rows)
 
 
@@ -225,8 +181,8 @@ def sweep_text(found: Estimated, points: Sequence[Point], *, setting: Setting) -
             ended = True
             lines.append(paint(_rule(found, width, setting), "error"))
         fullest, size = _fullest(found, point)
-        bar = _bar(fullest, max(most, size or 0), width=_SWEPT_BAR, has=size)
-        lines.append(f"{point.value:>{width},}  {bar}  {_share(fullest.total, size)}")
+        drawn = bar(fullest, max(most, size or 0), width=_SWEPT_BAR, has=size)
+        lines.append(f"{point.value:>{width},}  {drawn}  {share_text(fullest.total, size)}")
     head = {"context": "context (all slots together)", "parallel": "slots"}[setting]
     where = "the fullest GPU" if found.estimate.gpus else "the host"
     return "\n".join([f"{head}, {where}", *lines])
@@ -246,16 +202,3 @@ def _fullest(found: Estimated, point: Point) -> tuple[DeviceMemory, int | None]:
     if not found.memory:
         return max(gpus, key=lambda gpu: gpu.total), None
     return max(zip(gpus, found.memory, strict=True), key=lambda pair: pair[0].total / pair[1])
-
-
-def _size(size: int) -> str:
-    """Bytes for people: rounded up, so that what is needed never looks less."""
-    if not size:
-        return "-"
-    unit, name = (_GIB, "GiB") if size >= _GIB else (_MIB, "MiB")
-    hundredths = -(-size * 100 // unit)
-    return (
-        f"{hundredths // 100:,}.{hundredths % 100:02d} {name}"
-        if unit == _GIB
-        else f"{-(-size * 10 // unit) / 10:,.1f} {name}"
-    )
