@@ -12,6 +12,7 @@ from llamamodel_operator import __version__
 from llamamodel_operator.cli.estimate_command import estimate
 from llamamodel_operator.cli.exit_codes import FINE, FOUND, UNREADABLE
 from llamamodel_operator.cli.inspect_command import inspect
+from llamamodel_operator.cli.logs_command import logs
 from llamamodel_operator.cli.options import (
     Build,
     Flags,
@@ -21,6 +22,8 @@ from llamamodel_operator.cli.options import (
     output_option,
     takes_files,
 )
+from llamamodel_operator.cli.status_command import status
+from llamamodel_operator.cli.top_command import top
 
 if TYPE_CHECKING:
     from llamamodel_operator.cli.checking import Checked
@@ -44,6 +47,7 @@ COMPLETE_VARIABLE = "_LLAMAMODEL_COMPLETE"
         "llamamodel estimate --gguf Qwen3-8B-Q4_K_M.gguf --gpu-memory 24Gi -- -c 32768 -np 4",
         "llamamodel flags --build b10434 flash",
         "llamamodel upgrade-check --to-build b11669 -f manifests/",
+        "llamamodel status qwen3",
         "",
         "COMMAND --help has examples of each.",
         "Exit codes: 0 fine, 1 errors were found, 2 wrong usage or unreadable input.",
@@ -51,7 +55,7 @@ COMPLETE_VARIABLE = "_LLAMAMODEL_COMPLETE"
 )
 @click.version_option(__version__, message="llamamodel %(version)s")
 def cli() -> None:
-    """Looks at LlamaModels before they run: the operator's own checks and plans, without a cluster."""
+    """Looks at LlamaModels before they run, without a cluster, and while they run."""
 
 
 @cli.command(
@@ -303,8 +307,8 @@ def completion(shell: str) -> int:
     return FINE
 
 
-cli.add_command(inspect)
-cli.add_command(estimate)
+for command in (inspect, estimate, status, top, logs):
+    cli.add_command(command)
 
 
 # --- what they share

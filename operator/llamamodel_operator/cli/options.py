@@ -9,7 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Build", "Command", "Flags", "Group", "colour_option", "examples", "output_option", "takes_files"]
+__all__ = [
+    "Build",
+    "Command",
+    "Flags",
+    "Group",
+    "cluster_options",
+    "colour_option",
+    "examples",
+    "output_option",
+    "takes_files",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -110,3 +120,13 @@ def takes_files(function: _Function) -> _Function:
 
 def output_option(*choices: str, default: str | None) -> Callable[[_Function], _Function]:
     return click.option("-o", "--output", type=click.Choice(choices), default=default, help="How to print it.")
+
+
+def cluster_options(function: _Function) -> _Function:
+    for option in (
+        click.option("--kubeconfig", type=click.Path(), help="Path of a kubeconfig."),
+        click.option("--context", help="Context of the kubeconfig."),
+        click.option("-n", "--namespace", help="Namespace. Unset: the context's."),
+    ):
+        function = option(function)
+    return function

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-__all__ = ["clean", "json_text", "note", "paint", "table"]
+__all__ = ["clean", "json_text", "note", "paint", "shown_age", "table"]
 
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What JSON may hold as it is, and a terminal may obey or be confused by."""
@@ -45,9 +45,22 @@ def json_text(value: object, *, indent: int | None = 2) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns, as wide as they need to be; the last is not filled up."""
+    """Columns, as wide as they need to be; the last is not filled up. Cells may be painted."""
     lines = [heads, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
+
+
+def _width(cell: str) -> int:
+    return len(click.unstyle(cell))
+
+
+def shown_age(seconds: float) -> str:
+    """As kubectl shows it, in one unit: 59s, 59m, 23h, 7d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{max(0, int(seconds))}s"

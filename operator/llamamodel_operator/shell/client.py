@@ -40,6 +40,7 @@ _CONFLICTS = 5
 """How often a write is tried again on a newer version of the object."""
 
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=10)
 
 
 class ClusterConfigError(Exception):
@@ -241,6 +242,17 @@ class ClusterClient:
         answer = await self._request("GET", CORE_EVENTS.path(namespace=namespace), params=params)
         events: Sequence[Mapping[str, Any]] = answer["items"]
         return events
+
+    @asynccontextmanager
+    async def open_log(
+        self, *, namespace: str, name: str, params: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """The log of a pod as it comes, however long that takes; `params` are those of the API. Raises ApiError."""
+        url = self.server + PODS.path(namespace=namespace, name=name, subresource="log")
+        async with self._session.request("GET", url, params=params, timeout=_ENDLESS) as response:
+            if response.status >= 400:
+                raise _api_error(response.status, await response.read())
+            yield response.content
 
     async def apply(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str | None = None
