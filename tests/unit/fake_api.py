@@ -103,7 +103,7 @@ class FakeApi:
         models, pods: raw objects, by namespace and name.
         servers: by the name of the pod.
         logs: by pod and container; lists are the answers to one request after the other.
-        refusals: by the beginning of a path.
+        refusals: by the beginning of the method and path.
         changed: told a LlamaModel that was created, which it may change as the operator would.
     """
 
@@ -127,7 +127,7 @@ class FakeApi:
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer | Iterator[Any]:
         self.asked.append(f"{method} {path}")
         for beginning, refusal in self.refusals.items():
-            if path.startswith(beginning):
+            if f"{method} {path}".startswith(beginning):
                 return refusal
         match path.strip("/").split("/"):
             case ["api", "v1", "namespaces", _, "pods", pod, "proxy", *rest] if pod.endswith(":8080"):

@@ -156,6 +156,7 @@ COMMANDS = (
     ("status",),
     ("top",),
     ("logs",),
+    ("bench",),
     ("flags",),
     ("flags", "list"),
     ("flags", "diff"),

@@ -240,14 +240,14 @@ def test_rights_that_are_missing_are_said(api: FakeApi, call: Callable[..., tupl
     ready_model(api)
     api.has(a_ready_pod())
     forbidden = (403, {"kind": "Status", "message": 'pods "gemma-0:8080" is forbidden: cannot get pods/proxy'})
-    api.refusals["/api/v1/namespaces/demo/pods/gemma-0:8080"] = forbidden
+    api.refusals["GET /api/v1/namespaces/demo/pods/gemma-0:8080"] = forbidden
 
     code, out, _ = call("status", "gemma")
 
     assert code == 0
     assert 'slots not readable: not allowed: pods "gemma-0:8080" is forbidden: cannot get pods/proxy' in out
 
-    api.refusals["/api/v1/namespaces/demo/pods"] = forbidden
+    api.refusals["GET /api/v1/namespaces/demo/pods"] = forbidden
     assert "pods not readable: pods" in call("status", "gemma")[1]
 
 

@@ -7,18 +7,16 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 from kubernetes.aio.config.kube_config import list_kube_config_contexts
 
-from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
-from llamamodel_operator.api.sources import ConfigMapKey
-from llamamodel_operator.core.facts import Missing
-from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.shell.client import MODELS, ApiError, ClusterClient, ClusterConfigError
-from llamamodel_operator.shell.gather import Gatherer
-from llamamodel_operator.shell.store import Store
+
+if TYPE_CHECKING:
+    from llamamodel_operator.api.sources import ConfigMapKey
+    from llamamodel_operator.core.facts import Missing
 
 __all__ = ["Cluster", "Found", "NoClusterError", "ask_cluster", "read_cluster"]
 
@@ -132,9 +130,19 @@ def read_cluster(
         NoClusterError: there is no cluster, or it may not be read.
     """
 
+    # not needed by those who read LlamaModels alone, and not quick
+    from llamamodel_operator.api.llamamodel import InvalidLlamaModelError, LlamaModel
+    from llamamodel_operator.core.text.template import TemplateReport
+    from llamamodel_operator.shell.gather import Gatherer
+    from llamamodel_operator.shell.store import Store
+
+    async def later(_template: str) -> TemplateReport:
+        """Chat templates are examined with the rest of the plan, not here."""
+        return TemplateReport()
+
     async def read(cluster: Cluster) -> Found:
         models = await cluster.models(everywhere=namespace is None)
-        gatherer = Gatherer(client=cluster.client, store=Store(), examine=_later)
+        gatherer = Gatherer(client=cluster.client, store=Store(), examine=later)
         texts: dict[tuple[str, ConfigMapKey], str | Missing] = {}
         for raw in models:
             try:
@@ -147,11 +155,6 @@ def read_cluster(
         return Found(models=tuple({**kinds, **raw} for raw in models), texts=texts)
 
     return ask_cluster(read, kubeconfig=kubeconfig, context=context, namespace=namespace)
-
-
-async def _later(_template: str) -> TemplateReport:
-    """Chat templates are examined with the rest of the plan, not here."""
-    return TemplateReport()
 
 
 def _refusal(error: ApiError, namespace: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llamamodel_operator import __version__
+from llamamodel_operator.cli.bench_command import bench
 from llamamodel_operator.cli.estimate_command import estimate
 from llamamodel_operator.cli.exit_codes import FINE, FOUND, UNREADABLE
 from llamamodel_operator.cli.inspect_command import inspect
@@ -48,6 +49,7 @@ COMPLETE_VARIABLE = "_LLAMAMODEL_COMPLETE"
         "llamamodel flags --build b10434 flash",
         "llamamodel upgrade-check --to-build b11669 -f manifests/",
         "llamamodel status qwen3",
+        "llamamodel bench qwen3 --compare engine.flashAttention=off",
         "",
         "COMMAND --help has examples of each.",
         "Exit codes: 0 fine, 1 errors were found, 2 wrong usage or unreadable input.",
@@ -307,7 +309,7 @@ def completion(shell: str) -> int:
     return FINE
 
 
-for command in (inspect, estimate, status, top, logs):
+for command in (inspect, estimate, status, top, logs, bench):
     cli.add_command(command)
 
 

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import click
 
 from llamamodel_operator.cli.exit_codes import FINE, FOUND, UNREADABLE
-from llamamodel_operator.cli.options import Command, cluster_options, colour_option, examples
+from llamamodel_operator.cli.options import Command, Duration, cluster_options, colour_option, examples
 
 __all__ = ["logs"]
-
-_UNITS = {"h": 3600, "m": 60, "s": 1}
-
-
-class _Duration(click.ParamType[int]):
-    """Seconds, written as kubectl takes them: 90s, 10m, 1h30m."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        if not re.fullmatch(r"(\d{1,6}h)?(\d{1,6}m)?(\d{1,8}s)?", value, re.ASCII) or not value:
-            self.fail(f"{value!r} is no duration: write one such as 90s, 10m or 1h30m", param, ctx)
-        return max(1, sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([hms])", value)))
 
 
 @click.command(
@@ -42,7 +24,7 @@ class _Duration(click.ParamType[int]):
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until ctrl-C.")
 @click.option("-p", "--previous", is_flag=True, help="Of the container's run before the last restart.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines alone.")
-@click.option("--since", type=_Duration(), metavar="DURATION", help="Not older than this, such as 10m.")
+@click.option("--since", type=Duration(), metavar="DURATION", help="Not older than this, such as 10m.")
 @click.option("--timestamps", is_flag=True, help="Begin each line with its time.")
 @click.option("--all-pods", is_flag=True, help="Of all pods; each line begins with its pod.")
 @click.option("--inspection", is_flag=True, help="Of the inspection of the files, or their check before a server.")

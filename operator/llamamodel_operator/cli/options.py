@@ -12,6 +12,7 @@ import click
 __all__ = [
     "Build",
     "Command",
+    "Duration",
     "Flags",
     "Group",
     "cluster_options",
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 class Command(click.Command):
@@ -84,6 +87,19 @@ class Build(click.ParamType[int]):
 
         builds = (f"b{build}" for build in shipped_catalogues().builds)
         return [CompletionItem(build) for build in builds if build.startswith(incomplete)]
+
+
+class Duration(click.ParamType[int]):
+    """Seconds, written as kubectl takes them: 90s, 10m, 1h30m."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if not value or not re.fullmatch(r"(\d{1,6}h)?(\d{1,6}m)?(\d{1,8}s)?", value, re.ASCII):
+            self.fail(f"{value!r} is no duration: write one such as 90s, 10m or 1h30m", param, ctx)
+        return max(1, sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([hms])", value)))
 
 
 colour_option = click.option(
