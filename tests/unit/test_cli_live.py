@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -309,22 +310,55 @@ def test_a_watch_shows_what_changed_and_ends_well(
     api: FakeApi, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready_model(api)
-    sleeps = 0
+    looks = 0
 
-    async def sleep(seconds: float) -> None:
-        nonlocal sleeps
-        sleeps += 1
-        if sleeps == 2:
+    async def sleep(_seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
             ready_model(api, phase="Updating")
-        if sleeps == 4:
+        if looks == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("asyncio.sleep", sleep)
 
-    code, out, _ = call("status", "gemma", "--watch", "-o", "json")
+    code, out, _ = call("status", "gemma", "--watch")
 
     assert code == 0
-    assert out.count('"phase"') == 2
+    assert out.count("demo/gemma") == 2
+    assert out.count("Updating") == 1
+
+
+def test_a_terminal_is_redrawn_and_a_cluster_that_is_away_is_no_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamamodel_operator.cli.watching import Screen, show_again
+
+    monkeypatch.setattr("_pytest.capture.CaptureIO.isatty", lambda _: True, raising=False)
+    monkeypatch.setattr(watching, "PERIOD_SEC", 0)
+    monkeypatch.setattr("click.clear", lambda: print("<cleared>"))
+    screens: list[Screen | BaseException] = [
+        Screen(text="age 1s", content="same"),
+        Screen(text="age 1s", content="same"),
+        Screen(text="age 2s", content="same"),
+        TimeoutError(),
+        KeyboardInterrupt(),
+    ]
+
+    async def look() -> Screen:
+        found = screens.pop(0)
+        if isinstance(found, Screen):
+            return found
+        raise found
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(show_again(look))
+
+    assert capsys.readouterr().out.split("<cleared>\n")[1:] == [
+        "age 1s\n",
+        "age 2s\n",
+        "the cluster does not answer: TimeoutError\n",
+    ]
 
 
 def test_a_narrow_terminal_wraps_messages_inside_of_their_column() -> None:

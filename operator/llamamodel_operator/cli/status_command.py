@@ -40,23 +40,25 @@ def status(
     from llamamodel_operator.cli.status_json import status_json
     from llamamodel_operator.cli.status_report import status_text
     from llamamodel_operator.cli.terminal import note
-    from llamamodel_operator.cli.watching import show_again
+    from llamamodel_operator.cli.watching import Screen, show_again
 
     async def show(cluster: Cluster) -> int:
         watcher = Watcher(cluster)
         ready = False
 
-        async def screen() -> str:
+        async def look() -> Screen:
             nonlocal ready
             (seen,) = await watcher.observe([await cluster.model(name)])
             ready = seen.ready
+            content = status_json(seen)
             if output == "json":
-                return status_json(seen)
-            return status_text(seen, now=datetime.now(UTC), width=shutil.get_terminal_size((120, 40)).columns)
+                return Screen(text=content, content=content)
+            width = shutil.get_terminal_size((120, 40)).columns
+            return Screen(text=status_text(seen, now=datetime.now(UTC), width=width), content=content)
 
         if watch:
-            await show_again(screen)
-        click.echo(await screen())
+            await show_again(look)
+        click.echo((await look()).text)
         return FINE if ready else FOUND
 
     try:

@@ -36,7 +36,7 @@ def top(
     from llamamodel_operator.cli.observing import Watcher
     from llamamodel_operator.cli.terminal import note
     from llamamodel_operator.cli.top_report import top_json, top_text
-    from llamamodel_operator.cli.watching import show_again
+    from llamamodel_operator.cli.watching import Screen, show_again
 
     if all_namespaces and namespace:
         raise click.UsageError("give one of --all-namespaces and --namespace")
@@ -44,13 +44,14 @@ def top(
     async def show(cluster: Cluster) -> int:
         watcher = Watcher(cluster)
 
-        async def screen() -> str:
+        async def look() -> Screen:
             seen = await watcher.observe(await cluster.models(everywhere=all_namespaces))
-            return top_json(seen) if output == "json" else top_text(seen, namespaces=all_namespaces)
+            text = top_json(seen) if output == "json" else top_text(seen, namespaces=all_namespaces)
+            return Screen(text=text, content=text)
 
         if watch:
-            await show_again(screen)
-        click.echo(await screen())
+            await show_again(look)
+        click.echo((await look()).text)
         return FINE
 
     try:
