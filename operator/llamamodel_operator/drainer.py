@@ -83,15 +83,15 @@ def wait_until_idle(busy: Callable[[], bool], *, sleep: Callable[[float], object
 def is_busy(port: int, *, tables: Sequence[str] = _TCP_TABLES) -> bool:
     """Whether the server works on a request, or has one that waits.
 
-    By its slots and its queue; where it does not tell of them (switched off, or behind an API key), by the connections
-    that clients have to it. One that does not listen any more is not busy.
+    By its slots and its queue; where it does not tell of them (switched off, behind an API key, too busy, hung), by the
+    connections that clients have to it. One that does not listen any more is not busy.
     """
     try:
         slots, metrics = _get(port, "/slots"), _get(port, "/metrics")
     except ConnectionRefusedError:
         return False
     except (OSError, http.client.HTTPException):
-        return True  # too busy to answer
+        slots = metrics = None  # too busy to answer, or hung
     known = [found for found in (_busy_slots(slots), _waiting(metrics)) if found is not None]
     if known:
         return any(known)

@@ -136,7 +136,8 @@ def test_a_node_that_is_relabelled_restarts_nothing(kube: Kube, relabel: Callabl
 
 @pytest.fixture
 def add_node(kube: Kube) -> Iterator[Callable[[str, str, str], None]]:
-    """Nodes without a kubelet, as an autoscaler registers them: name, GPUs, MiB of each. They go in the end."""
+    """Nodes without a kubelet, as an autoscaler registers them: name, GPUs, MiB of each. They go in the end. They have no
+    room for pods, which nobody would ever end there."""
     names: list[str] = []
 
     def add(name: str, gpus: str, mebibytes: str) -> None:
@@ -151,7 +152,7 @@ def add_node(kube: Kube) -> Iterator[Callable[[str, str, str], None]]:
                 "spec": {"taints": taints},
             }
         )
-        amounts = {"nvidia.com/gpu": gpus, "cpu": "8", "memory": "64Gi", "pods": "110"}
+        amounts = {"nvidia.com/gpu": gpus, "cpu": "8", "memory": "64Gi", "pods": "0"}
         kube.patch("node", name, {"status": {"capacity": amounts, "allocatable": amounts}}, "--subresource=status")
 
     yield add

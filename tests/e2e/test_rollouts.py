@@ -176,7 +176,7 @@ def test_with_one_replica_and_no_spare_gpu_no_answer_is_cut_short(
 def test_a_long_prefill_and_a_long_queue_restart_nothing_and_make_nothing_unready(
     kube: Kube, in_cluster: Callable[..., str]
 ) -> None:
-    engine = {"contextSize": 16384, "parallelSlots": 1, "threads": 1}
+    engine = {"contextSize": 32768, "parallelSlots": 1, "threads": 1}
     serve(kube, llama_model("busy", engine=engine))
     before = restarts(kube, "busy")
     host = f"busy.{kube.namespace}.svc"
@@ -191,7 +191,7 @@ def test_a_long_prefill_and_a_long_queue_restart_nothing_and_make_nothing_unread
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        prefill = json.loads(in_cluster(_PREFILL, host, "5000"))
+        prefill = json.loads(in_cluster(_PREFILL, host, "5500"))
         queue = json.loads(in_cluster(_HEALTH, host, "64"))
     finally:
         stop.set()

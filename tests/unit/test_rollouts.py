@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -239,6 +240,19 @@ def test_a_server_that_does_not_tell_is_busy_while_clients_have_connections_to_i
         assert not drainer.is_busy(port, tables=table(f"{here} 0A630001:9C40 06"))
         assert not drainer.is_busy(port, tables=table(f"0100007F:{port:04X} 0100007F:9C40 01"))
         assert not drainer.is_busy(port, tables=table("0A63000A:0001 0A630001:9C40 01"))
+
+
+def test_a_server_that_answers_nothing_is_busy_while_clients_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drainer, "_ANSWER_SEC", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        port = hung.getsockname()[1]
+        table = tmp_path / "tcp"
+        table.write_text("header\n")
+        assert not drainer.is_busy(port, tables=[str(table)])
+        table.write_text(f"header\n   0: 0A63000A:{port:04X} 0A630001:9C40 01 00000000:00000000\n")
+        assert drainer.is_busy(port, tables=[str(table)])
 
 
 def test_a_server_that_has_ended_is_not_busy() -> None:
