@@ -136,8 +136,8 @@ def test_a_node_that_is_relabelled_restarts_nothing(kube: Kube, relabel: Callabl
 
 @pytest.fixture
 def add_node(kube: Kube) -> Iterator[Callable[[str, str, str], None]]:
-    """Nodes without a kubelet, as an autoscaler registers them: name, GPUs, MiB of each. They go in the end. They have no
-    room for pods, which nobody would ever end there."""
+    """Nodes without a kubelet, as an autoscaler registers them: name, GPUs, MiB of each. They go in the end. No pod
+    has room on them: nobody would ever end it."""
     names: list[str] = []
 
     def add(name: str, gpus: str, mebibytes: str) -> None:
