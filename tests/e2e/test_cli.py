@@ -134,7 +134,7 @@ def test_a_benchmark_counts_to_the_token_what_the_server_counts(model: dict[str,
 
 
 def test_an_embedding_benchmark_counts_too(kube: Kube, cli: Cli) -> None:
-    serve(kube, llama_model("embedder", task="embed", engine={"contextSize": 2048}))
+    serve(kube, llama_model("embedder", task="embed", engine={"contextSize": 2048, "pooling": "mean"}))
 
     done = cli("bench", "embedder", *SMALL, "-o", "json")
 

@@ -25,6 +25,7 @@ class FakeServer:
     Attributes:
         answers: in the place of what it would say, by path.
         strangers: tokens that somebody else has it generate with each request.
+        drops: how many requests find a connection that it has closed.
         ends_early: whether it generates one token less than it is asked for.
     """
 
@@ -35,6 +36,7 @@ class FakeServer:
     deferred: int = 0
     answers: dict[str, Answer] = field(default_factory=dict)
     strangers: int = 0
+    drops: int = 0
     ends_early: bool = False
     headers: list[Mapping[str, str]] = field(default_factory=list)
     bodies: list[tuple[str, Any]] = field(default_factory=list)
@@ -44,6 +46,9 @@ class FakeServer:
         """JSON, text, or the events of a stream."""
         if body is not None:
             self.bodies.append((path, body))
+        if self.drops and path in ("/completion", "/v1/embeddings"):
+            self.drops -= 1
+            return 503, "error trying to reach service: EOF"
         if path in self.answers:
             return self.answers[path]
         match path:

@@ -171,6 +171,17 @@ def test_a_request_that_fails_ends_it_with_what_the_server_said(
     assert bench(*SMALL) == (2, "", f"{said}\n")
 
 
+def test_a_request_that_was_not_taken_is_sent_again(api: FakeApi, bench: Bench) -> None:
+    api.servers["gemma-0"].drops = 4
+
+    code, out, _ = bench(*SMALL, "--parallel", "1")
+
+    assert code == 0
+    assert "counts agree: yes (80 prompt tokens, 20 generated)" in out
+    api.servers["gemma-0"].drops = 100
+    assert bench(*SMALL) == (2, "", "error: error trying to reach service: EOF\n")
+
+
 def test_a_context_that_is_too_small_is_said_before(api: FakeApi, bench: Bench) -> None:
     code, _, err = bench("--prompt-tokens", "4000", "--generate-tokens", "97")
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from llamamodel_operator.api.spec import Task
-from llamamodel_operator.cli.servers import ModelServer, NotReadableError, parsed, read_whole
+from llamamodel_operator.cli.servers import ModelServer, NotReadableError, NotTakenError, parsed, read_whole
 
 __all__ = ["Done", "Workload", "ask", "context_size_of", "ordinary_tokens"]
+
+_T = TypeVar("_T")
 
 _TEXT = (
     "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which "
@@ -28,6 +31,9 @@ _TEXT = (
 )
 _WORDS = _TEXT.split()
 _QUERY_WORDS = 8
+_TRIES = 5
+"""Of a request that the server did not take."""
+_PAUSE_SEC = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +72,12 @@ class Done:
 
 async def ordinary_tokens(server: ModelServer) -> tuple[int, ...]:
     """Tokens of ordinary words in the model's vocabulary, of which prompts are made. Raises NotReadableError."""
-    async with server.asked("POST", "/tokenize", {"content": _TEXT}, timeout_sec=60) as response:
-        answer = parsed(await read_whole(response))
+
+    async def tokenize() -> Any:
+        async with server.asked("POST", "/tokenize", {"content": _TEXT}, timeout_sec=60) as response:
+            return parsed(await read_whole(response))
+
+    answer = await _taken(tokenize)
     found = answer.get("tokens") if isinstance(answer, dict) else None
     if not isinstance(found, list) or not found or not all(isinstance(token, int) for token in found):
         raise NotReadableError("/tokenize: the answer is not a list of tokens")
@@ -92,21 +102,41 @@ async def ask(
     clock: Callable[[], float] = time.monotonic,
 ) -> Done:
     """Sends the request of this name, and waits for all of its answer. Raises NotReadableError."""
-    choose = random.Random(f"{workload.seed}-{name}")  # noqa: S311 (nothing is secret)
     try:
-        match workload.task:
-            case Task.GENERATE:
-                return await _generate(server, workload, choose, tokens, on_token, clock)
-            case Task.EMBED:
-                prompt = choose.choices(tokens, k=workload.prompt_tokens)
-                return await _whole(server, "/v1/embeddings", {"input": [prompt]}, on_token, clock)
-            case Task.RERANK:
-                words = choose.choices(_WORDS, k=max(workload.prompt_tokens, _QUERY_WORDS + 1))
-                query, document = " ".join(words[:_QUERY_WORDS]), " ".join(words[_QUERY_WORDS:])
-                body = {"query": query, "documents": [document]}
-                return await _whole(server, "/v1/rerank", body, on_token, clock)
+        return await _taken(lambda: _ask(server, workload, name, tokens, on_token, clock))
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise NotReadableError(f"the answer broke off: {error or type(error).__name__}") from None
+        raise NotReadableError(f"{server.name}: the answer broke off: {error or type(error).__name__}") from None
+
+
+async def _taken(send: Callable[[], Awaitable[_T]]) -> _T:
+    """Sends it again where the server did not take it."""
+    for tried in range(_TRIES):
+        try:
+            return await send()
+        except NotTakenError:
+            await asyncio.sleep(_PAUSE_SEC * (tried + 1))
+    return await send()
+
+
+async def _ask(
+    server: ModelServer,
+    workload: Workload,
+    name: str,
+    tokens: Sequence[int],
+    on_token: Callable[[], None],
+    clock: Callable[[], float],
+) -> Done:
+    choose = random.Random(f"{workload.seed}-{name}")  # noqa: S311 (nothing is secret)
+    match workload.task:
+        case Task.GENERATE:
+            return await _generate(server, workload, choose, tokens, on_token, clock)
+        case Task.EMBED:
+            prompt = choose.choices(tokens, k=workload.prompt_tokens)
+            return await _whole(server, "/v1/embeddings", {"input": [prompt]}, on_token, clock)
+        case Task.RERANK:
+            words = choose.choices(_WORDS, k=max(workload.prompt_tokens, _QUERY_WORDS + 1))
+            query, document = " ".join(words[:_QUERY_WORDS]), " ".join(words[_QUERY_WORDS:])
+            return await _whole(server, "/v1/rerank", {"query": query, "documents": [document]}, on_token, clock)
 
 
 async def _generate(
@@ -128,27 +158,24 @@ async def _generate(
         "temperature": 0,
     }
     sent, first, last, streamed = clock(), 0.0, 0.0, 0
+    ended: Mapping[str, Any] = {}
     async with server.asked("POST", "/completion", body, timeout_sec=None) as response:
+        # to its end, so that the connection can be used again
         async for event in _events(response):
-            if not event.get("stop"):
-                last = clock()
-                first = first or last
-                streamed += len(event.get("tokens") or ())
-                on_token()
+            if event.get("stop"):
+                ended = event
                 continue
-            prompt, generated = event.get("tokens_evaluated"), event.get("tokens_predicted")
-            if not isinstance(prompt, int) or not isinstance(generated, int):
-                break
-            last = last or clock()
-            # the bytes of a character that is not whole are held back, so a token may come with the next
-            return Done(
-                sent=sent,
-                first=first or last,
-                last=last,
-                prompt_tokens=prompt,
-                generated_tokens=max(generated, streamed),
-            )
-    raise NotReadableError("/completion: the stream ended without its last event")
+            last = clock()
+            first = first or last
+            streamed += len(event.get("tokens") or ())
+            on_token()
+    prompt, generated = ended.get("tokens_evaluated"), ended.get("tokens_predicted")
+    if not isinstance(prompt, int) or not isinstance(generated, int):
+        raise NotReadableError("/completion: the stream ended without its last event")
+    last = last or clock()
+    # the bytes of a character that is not whole are held back, so a token may come with the next
+    counted = max(generated, streamed)
+    return Done(sent=sent, first=first or last, last=last, prompt_tokens=prompt, generated_tokens=counted)
 
 
 async def _whole(

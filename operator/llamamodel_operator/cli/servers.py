@@ -15,17 +15,27 @@ from llamamodel_operator.cli.cluster import Cluster
 from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.shell.client import PODS
 
-__all__ = ["API_KEY_VARIABLE", "ModelServer", "NotReadableError", "server_at", "server_of_pod"]
+__all__ = ["API_KEY_VARIABLE", "ModelServer", "NotReadableError", "NotTakenError", "server_at", "server_of_pod"]
 
 API_KEY_VARIABLE = "LLAMAMODEL_API_KEY"
 """Of the environment: the key of servers that want one."""
 
 _ANSWER_SEC = 5.0
 _LARGEST_ANSWER_BYTES = 8 << 20
+_NOT_TAKEN = tuple(f"error trying to reach service: {why}" for why in ("EOF", "http: server closed idle connection"))
+"""As the API server's proxy, which is Go's, says it."""
 
 
 class NotReadableError(Exception):
     """A server did not give what it was asked for; the message is half a sentence that says why."""
+
+
+class NotTakenError(NotReadableError):
+    """A connection that was kept from an earlier request was closed by the server: it did not see the request.
+
+    llama-server closes connections after streams, and idle ones, without saying so; the API server's proxy and clients
+    learn of it when they use one again.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +87,8 @@ class ModelServer:
             raise NotReadableError(_unreachable(error)) from None
         async with response:
             if response.status != 200:
-                raise NotReadableError(_refusal(response.status, await _beginning(response)))
+                said = _refusal(response.status, await _beginning(response))
+                raise NotTakenError(said) if said.startswith(_NOT_TAKEN) else NotReadableError(said)
             yield response
 
 
