@@ -85,6 +85,11 @@ e2e: images ## The operator in a pod, the real kubelet, the real llama-server; E
 	@$(CLUSTER) build
 	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
 
+.PHONY: e2e-failures
+e2e-failures: images ## Of these, the failures alone: each made to happen, called by its name, and mended
+	@$(CLUSTER) build
+	$(RUN) pytest tests/e2e/test_failures.py $(PYTEST_ARGS)
+
 .PHONY: servers
 servers: ## Fetch the llama-servers and the model that the tests and benchmarks run
 	@python3 hack/servers fetch
