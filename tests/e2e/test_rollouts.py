@@ -173,6 +173,19 @@ def test_with_one_replica_and_no_spare_gpu_no_answer_is_cut_short(
     kube.delete("llamamodel", "single")
 
 
+def test_a_pod_that_is_stopped_while_it_loads_ends_at_once(kube: Kube) -> None:
+    """A tenth of a core makes it load for long; llama-server handles no signal until it has."""
+    kube.apply(llama_model("loads", gpu={}, engine=ENGINE, resources={"limits": {"cpu": "100m"}}))
+
+    def loading() -> bool:
+        return condition(kube.must_get("lm", "loads"), "Ready").get("reason") == "Loading"
+
+    eventually(loading, within=120)
+    kube.patch("lm", "loads", {"spec": {"suspend": True}})
+    eventually(lambda: not kube.select("pods", "llamamodel.dev/model=loads"), within=60)
+    kube.delete("llamamodel", "loads")
+
+
 def test_a_long_prefill_and_a_long_queue_restart_nothing_and_make_nothing_unready(
     kube: Kube, in_cluster: Callable[..., str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_pod_asks_its_sidecar_before_it_stops_and_may_take_as_long_as_a_reques
     found = pod(a_model().with_engine(timeoutSec=120), operator_image=OPERATOR)
     (server,), (sidecar,) = found["containers"], found["initContainers"]
     assert found["terminationGracePeriodSeconds"] == 150
+    assert found["shareProcessNamespace"] is True, "process 1 would pass over SIGTERM while it loads"
     assert server["lifecycle"] == {"preStop": {"httpGet": {"path": "/drain", "port": 8081, "scheme": "HTTP"}}}
     assert (sidecar["name"], sidecar["image"], sidecar["restartPolicy"]) == (DRAIN_CONTAINER, OPERATOR, "Always")
     assert sidecar["securityContext"]["readOnlyRootFilesystem"] is True
@@ -123,7 +124,7 @@ def test_the_user_says_how_long_and_0_cuts_answers_off() -> None:
 def test_an_operator_that_does_not_know_its_own_image_leaves_pods_as_kubernetes_has_them() -> None:
     found = pod(a_model())
     assert found["terminationGracePeriodSeconds"] == 30
-    assert "initContainers" not in found
+    assert not {"initContainers", "shareProcessNamespace"} & found.keys()
     assert "lifecycle" not in found["containers"][0]
 
 

@@ -221,9 +221,15 @@ def pods_not_created(now: Situation) -> Verdict | None:
     if failure.get("status") != "True":
         return None
     message = failure.get("message") or "the API server refuses the pods"
+    reason = refusal_reason(message, otherwise=Reason.POD_CREATION_FAILED)
+    advice = (
+        "; correct spec.podSecurityContext, or the level of the namespace"
+        if reason is Reason.POD_SECURITY_VIOLATION
+        else ""
+    )
     return Verdict(
-        reason=refusal_reason(message, otherwise=Reason.POD_CREATION_FAILED),
-        message=f"no pod could be created: {message}",
+        reason=reason,
+        message=f"no pod could be created: {message}{advice}",
         phase=Phase.FAILED,
     )
 

@@ -113,7 +113,7 @@ def _error(error: OSError | ValueError, path: str) -> GgufError:
             GgufProblem.PERMISSION_DENIED,
             file=path,
             message=f"user {os.geteuid()} with group {os.getegid()} may not read it: change the file's mode or owner, "
-            "or run as another user or group",
+            "or run as another user or group (spec.podSecurityContext)",
         )
     if error.errno == errno.ELOOP:
         return GgufError(GgufProblem.MODEL_FILE_NOT_FOUND, file=path, message="the link leads back to itself")

@@ -165,6 +165,9 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _grace_period_sec(spec, server),
+        # Else the server would be process 1, which passes over SIGTERM until it has loaded its model and handles it: it
+        # would be waited for as long as a request may take.
+        **({"shareProcessNamespace": True} if server.drain else {}),
         "securityContext": {**POD_SECURITY, **(spec.pod_security_context or {})},
         "containers": [container],
         "volumes": [
