@@ -115,7 +115,9 @@ CASES: dict[str, tuple[LlamaModelStatus, Phase, Reason, str]] = {
     ),
     "pods that pod security forbids": (
         status_of(a_model(), deployment=a_deployment().failing_to_create_pods("violates PodSecurity")),
-        Phase.FAILED, Reason.POD_SECURITY_VIOLATION, "no pod could be created: violates PodSecurity; correct spec.podSecurityContext, or the level of the namespace",
+        Phase.FAILED, Reason.POD_SECURITY_VIOLATION,
+        "no pod could be created: violates PodSecurity; correct spec.podSecurityContext, or the level of the"
+        " namespace",
     ),
     "pods that are refused without a word": (
         status_of(a_model(), deployment=a_deployment().failing_to_create_pods("")),
