@@ -16,8 +16,11 @@ from llamamodel_operator.api.guide import guide_link
 from llamamodel_operator.api.status import LastFailure, LlamaModelStatus, Phase
 from llamamodel_operator.core.checks import CHAIN, Situation, verdict_of
 from llamamodel_operator.core.engine.diagnosis import Diagnosis
+from llamamodel_operator.core.gguf.model import GgufModel, Part
+from llamamodel_operator.core.inspection import Inspection, InspectionState
 from llamamodel_operator.core.observed import Observed, Refusal
 from llamamodel_operator.core.pod_messages import Trouble
+from llamamodel_operator.core.settling import longer_timeout
 from llamamodel_operator.core.status import invalid_status, make_status, status_differs
 from llamamodel_operator.core.times import format_time, parse_time
 
@@ -152,7 +155,8 @@ CASES: dict[str, tuple[LlamaModelStatus, Phase, Reason, str]] = {
             a_pod().that_ended(exit_code=137, started=at("11:00:00"), finished=at("11:01:30")).restarted(2),
         ),
         Phase.FAILED, Reason.STARTUP_TIMEOUT,
-        "not ready within 60 s of its start, restarted: raise spec.startupTimeoutSec (pod gemma-0, 2 restarts)",
+        "not ready within 60 s of its start, restarted: raise spec.startupTimeoutSec, to 300 for example"
+        " (pod gemma-0, 2 restarts)",
     ),
     "a pod that fits no node": (
         status_of(GPU, a_pod().unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")),
@@ -817,3 +821,17 @@ def test_whatever_is_observed_the_status_is_whole_and_does_not_contradict_itself
     assert LlamaModelStatus.model_validate(status.to_wire()) == status
     again = status_of(model.with_status(status), *named, claim=claim.build(), deployment=deployment, now=LATER)
     assert not status_differs(again.to_wire(), status.to_wire())
+
+
+@pytest.mark.parametrize(
+    ("tried", "size_bytes", "seconds"),
+    [(60, 0, 300), (300, 0, 600), (300, 40_000_000_000, 920), (2000, 40_000_000_000, 4000)],
+)
+def test_a_longer_startup_timeout_is_suggested_by_the_size_of_the_files(
+    tried: int, size_bytes: int, seconds: int
+) -> None:
+    part = Part(name="a.gguf", size=size_bytes, header_size=0, header_digest="")
+    model = GgufModel(parts=(part,), metadata={}, lengths={}, tensors=())
+    inspection = Inspection(state=InspectionState.DONE, reason=Reason.INSPECTED, message="", model=model)
+    assert longer_timeout(tried, inspection) == seconds
+    assert longer_timeout(tried, None) == max(2 * tried, 300)

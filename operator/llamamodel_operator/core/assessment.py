@@ -12,7 +12,6 @@ from llamamodel_operator.api.spec import LlamaModelSpec, MemoryPolicy
 from llamamodel_operator.api.status import SettledStatus
 from llamamodel_operator.core.fits import Fits, Room, fits_in, least_memory, no_gpu, not_estimated, room_for
 from llamamodel_operator.core.gguf.geometry import UnsupportedModelError
-from llamamodel_operator.core.gguf.model import GgufModel
 from llamamodel_operator.core.inspection import Inspection, InspectionState
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.memory.advice import Change, changes
@@ -209,13 +208,7 @@ def _load(
 
 def _of_files(inspection: Inspection) -> SettledStatus:
     """What depends on the files alone."""
-    models: list[GgufModel] = [
-        model
-        for model in (inspection.model, inspection.draft, inspection.projector, *inspection.adapters)
-        if model is not None
-    ]
-    size = sum(part.size for model in models for part in model.parts)
-    return SettledStatus(file_digest=inspection.digest, startup_timeout_sec=startup_timeout(size))
+    return SettledStatus(file_digest=inspection.digest, startup_timeout_sec=startup_timeout(inspection.size_bytes))
 
 
 def _with_request(

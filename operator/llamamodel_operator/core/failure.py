@@ -13,7 +13,7 @@ from llamamodel_operator.core.inspection import files_of
 from llamamodel_operator.core.objects.deployment import mount_path
 from llamamodel_operator.core.observed import Termination
 from llamamodel_operator.core.plan import Plan
-from llamamodel_operator.core.settling import host_need, is_mapped
+from llamamodel_operator.core.settling import host_need, is_mapped, longer_timeout
 from llamamodel_operator.core.sizes import shown_size
 from llamamodel_operator.core.times import parse_time
 
@@ -50,7 +50,8 @@ def failure_of(ended: Termination, *, model: LlamaModel, plan: Plan, known: Diag
         return Diagnosis(
             reason=Reason.STARTUP_TIMEOUT,
             message=f"not ready within {spec.settled_startup_timeout_sec} s of its start, restarted",
-            remedy="raise spec.startupTimeoutSec",
+            remedy="raise spec.startupTimeoutSec, to "
+            f"{longer_timeout(spec.settled_startup_timeout_sec, plan.inspection)} for example",
         )
     found = known or diagnosis_of_log(ended.message, ended=ended, spec=spec)
     if found is not None:

@@ -109,6 +109,12 @@ class Inspection:
     draft: GgufModel | None = None
     checks_at_start: bool = False
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all files that were inspected; 0 where nothing is known of them."""
+        models = (self.model, self.draft, self.projector, *self.adapters)
+        return sum(model.size for model in models if model is not None)
+
 
 def inspection_off() -> Inspection:
     """The operator's configuration has inspections off, or does not name the image that makes them."""

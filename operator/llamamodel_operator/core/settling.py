@@ -23,6 +23,7 @@ __all__ = [
     "HOST_ALLOWANCE_BYTES",
     "host_need",
     "is_mapped",
+    "longer_timeout",
     "memory_request",
     "recorded",
     "spec_with",
@@ -65,6 +66,13 @@ def startup_timeout(size_bytes: int) -> int | None:
     """Seconds from container start to readiness for files of this size; None where the default is enough."""
     seconds = _BASE_SEC + -(-size_bytes // _BYTES_PER_SEC)
     return seconds if seconds > DEFAULT_STARTUP_TIMEOUT_SEC else None
+
+
+def longer_timeout(tried: int, inspection: Inspection | None) -> int:
+    """Seconds to try where these were too few: twice as many, and what files of this size get where nobody says
+    anything."""
+    unset = (startup_timeout(inspection.size_bytes) if inspection is not None else None) or DEFAULT_STARTUP_TIMEOUT_SEC
+    return max(2 * tried, unset)
 
 
 def is_mapped(words: Sequence[str]) -> bool:
