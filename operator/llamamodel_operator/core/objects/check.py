@@ -9,6 +9,7 @@ from typing import Any
 
 from llamamodel_operator.core.engine.settings import escape_references
 from llamamodel_operator.core.inspection import FileToInspect, Inspection, InspectionState, files_digest
+from llamamodel_operator.core.objects.quality import is_guaranteed
 
 __all__ = ["CHECK_CONTAINER", "PROGRAM", "Check", "build_check", "check_of", "files_argument", "settled_check"]
 
@@ -108,12 +109,10 @@ def build_check(
             it stays one; where a CPU limit is asked for by a quota, there is one here as well.
     """
     limits = server.get("limits") or {}
-    requests = server.get("requests") or {}
     both = {name: limits[name] for name in ("cpu", "memory") if name in limits}
-    guaranteed = len(both) == 2 and all(requests.get(name, both[name]) == both[name] for name in both)
     resources = (
         {"limits": both, "requests": both}
-        if guaranteed
+        if is_guaranteed(server)
         else {
             "limits": {**{k: v for k, v in both.items() if k == "cpu"}, "memory": _MEMORY_LIMIT},
             "requests": _REQUESTS,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llamamodel_operator.core.engine.settings import PORT
+from llamamodel_operator.core.objects.quality import is_guaranteed
 
 __all__ = ["DRAIN_CONTAINER", "DRAIN_PORT", "build_drain", "drain_hook", "drain_image_of", "settled_drain"]
 
@@ -40,14 +41,10 @@ def build_drain(image: str, *, security: Mapping[str, Any], server: Mapping[str,
         server: resources of llama-server's container. Where these make the pod one of guaranteed quality of service,
             it stays one; where a quota asks for a CPU limit, there is one here as well.
     """
-    limits, requests = server.get("limits") or {}, server.get("requests") or {}
-    guaranteed = {"cpu", "memory"} <= limits.keys() and all(
-        requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory")
-    )
-    if guaranteed:
+    if is_guaranteed(server):
         resources = {"limits": _LIMITS, "requests": _LIMITS}
     else:
-        named = _LIMITS if "cpu" in limits else {"memory": _LIMITS["memory"]}
+        named = _LIMITS if "cpu" in (server.get("limits") or {}) else {"memory": _LIMITS["memory"]}
         resources = {"limits": named, "requests": _REQUESTS}
     return {
         "name": DRAIN_CONTAINER,
