@@ -139,5 +139,6 @@ def test_a_hundred_models_take_three_writes_each_and_a_restart_takes_none(
     assert summary(mark.writes()) == [
         *["patch deployments"] * 10,
         *["patch llamamodels/status"] * 10,
+        *["patch poddisruptionbudgets"] * 10,
         *["patch services"] * 10,
     ]

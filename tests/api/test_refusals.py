@@ -78,13 +78,13 @@ def test_a_refused_deployment_is_told_in_the_words_of_the_api_server(bench: Benc
     bench.play_bound_claim()
     bench.create(a_model("gemma"))
 
-    model = bench.wait_for_reason("gemma", "ObjectRefused", kind="Accepted")
+    model = bench.wait_for_reason("gemma", "AdmissionDenied", kind="Accepted")
 
     accepted = condition(model, "Accepted")
     assert accepted["status"] == "False"
     assert accepted["message"].startswith("the API server refuses Deployment gemma: ")
     assert ADVICE in accepted["message"]
-    assert condition(model, "Ready")["reason"] == "ObjectRefused"
+    assert condition(model, "Ready")["reason"] == "AdmissionDenied"
     assert bench.find("Service", "gemma") is not None, "what is not refused is there"
 
 
@@ -106,7 +106,7 @@ def test_other_namespaces_do_not_notice(bench: Bench, policy: str, kube: Kube) -
     elsewhere = Bench(kube=kube, cluster=bench.cluster, namespace=f"{bench.namespace}-b")
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": elsewhere.namespace}})
     bench.create(a_model("gemma"))
-    bench.wait_for_reason("gemma", "ObjectRefused")
+    bench.wait_for_reason("gemma", "AdmissionDenied")
 
     elsewhere.create(a_model("gemma"))
 
@@ -117,7 +117,7 @@ def test_other_namespaces_do_not_notice(bench: Bench, policy: str, kube: Kube) -
 def test_when_the_refusal_goes_the_model_recovers(bench: Bench, policy: str, kube: Kube) -> None:
     bench.play_bound_claim()
     bench.create(a_model("gemma"))
-    bench.wait_for_reason("gemma", "ObjectRefused")
+    bench.wait_for_reason("gemma", "AdmissionDenied")
 
     _drop(kube)
 
@@ -156,12 +156,12 @@ def test_a_full_quota_is_told_as_such_and_the_model_recovers(bench: Bench) -> No
 
 def test_a_child_that_is_refused_makes_one_event(bench: Bench, policy: str, mark: Mark) -> None:
     bench.create(a_model("gemma"))
-    bench.wait_for_reason("gemma", "ObjectRefused")
+    bench.wait_for_reason("gemma", "AdmissionDenied")
     eventually(lambda: _attempts(mark, bench), until=lambda found: len(found) >= 4, what="four attempts")
 
     (event,) = bench.kube.list("Event", bench.namespace)
 
-    assert (event["type"], event["reason"]) == ("Warning", "ObjectRefused")
+    assert (event["type"], event["reason"]) == ("Warning", "AdmissionDenied")
     assert event["regarding"]["name"] == "gemma"
     assert ADVICE in event["note"]
 

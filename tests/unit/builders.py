@@ -249,6 +249,7 @@ class PodBuilder:
             "spec": {"nodeName": self.node} if self.node else {},
             "status": {
                 "phase": self.phase,
+                **({"podIP": "10.0.0.1"} if self.node else {}),
                 "conditions": list(self.conditions),
                 "containerStatuses": [*self.others, *own],
             },

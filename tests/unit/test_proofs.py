@@ -154,7 +154,7 @@ def test_after_a_restart_of_the_operator_what_was_ready_stays_so_while_servers_a
     model = a_model().with_status(before)
     assert ready(status_of(model, a_pod().ready(), deployment=a_deployment().rolled_out(), servers={}))[0] == "True"
     restarted = a_pod().started_but_unready(at("12:05:00"))
-    pod = replace(restarted, conditions=({"type": "Ready", "status": "True"},))
+    pod = replace(restarted, node="node-1", conditions=({"type": "Ready", "status": "True"},))
     later = status_of(model, pod, deployment=a_deployment().rolled_out(), servers={}, now=NOON + timedelta(minutes=10))
     assert ready(later)[1] == "Verifying", "it is another run than the one that was seen to answer"
 
@@ -197,6 +197,10 @@ def test_what_requires_the_gpu_rolls_no_pod() -> None:
         WITH_GPU.plan().revision,
         WITH_GPU.plan().settled_for,
     )
+
+
+def test_where_no_layer_fits_nobody_has_asked_for_the_cpu() -> None:
+    assert offloaded(said(ON_CPU, WITH_GPU.with_engine(gpuLayers=0)))[2].endswith("as asked")
 
 
 def test_a_server_with_a_gpu_says_so() -> None:

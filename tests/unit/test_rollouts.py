@@ -15,13 +15,20 @@ from typing import Any
 import pytest
 
 from llamamodel_operator import drainer
+from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.core.claims import Reach, reach_of
 from llamamodel_operator.core.facts import Facts
+from llamamodel_operator.core.inspection import Inspection, InspectionState
+from llamamodel_operator.core.objects.check import check_of
 from llamamodel_operator.core.objects.drain import DRAIN_CONTAINER, drain_image_of
 
 from .builders import ModelBuilder, a_model
 
 OPERATOR = "example.com/llamamodel-operator:1"
+INSPECTED = Inspection(
+    state=InspectionState.UNKNOWN, reason=Reason.INSPECTION_UNAVAILABLE, message="", checks_at_start=True
+)
+"""The operator's image runs beside the model: it checks the files."""
 ONE_NODE = {"models": ("ReadWriteOnce",)}
 ONE_POD = {"models": ("ReadWriteOncePod",)}
 
@@ -62,18 +69,19 @@ def test_a_claim_of_one_pod_is_given_up_before_the_next_pod_starts() -> None:
 
 def test_pods_of_a_claim_of_one_node_go_where_the_others_are_and_the_user_is_told() -> None:
     own = {"topologyKey": "zone", "labelSelector": {}}
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    required, preferred = (f"{how}DuringSchedulingIgnoredDuringExecution" for how in ("required", "preferred"))
     model = a_model().with_spec(affinity={"podAffinity": {required: [own]}, "nodeAffinity": {}})
     found = pod(model, claim_modes=ONE_NODE)
     together = {
         "topologyKey": "kubernetes.io/hostname",
         "labelSelector": {"matchLabels": {"llamamodel.dev/model": "gemma"}},
     }
-    assert found["affinity"] == {"podAffinity": {required: [own, together]}, "nodeAffinity": {}}
+    rather = {"weight": 100, "podAffinityTerm": together}
+    assert found["affinity"] == {"podAffinity": {required: [own], preferred: [rather]}, "nodeAffinity": {}}
     assert "topologySpreadConstraints" not in found
-    assert planned(model, claim_modes=ONE_NODE)["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 1
+    assert planned(model, claim_modes=ONE_NODE)["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
     (finding,) = (f for f in model.plan(Facts(claim_modes=ONE_NODE)).findings if f.code == "ClaimTiesToNode")
-    assert "run on the same node" in finding.message
+    assert "pods on other nodes wait for it" in finding.message
     assert finding.field == "spec.model.pvc.claimName"
 
 
@@ -97,6 +105,9 @@ def test_draining_nodes_takes_one_pod_of_several_and_is_not_held_up_by_a_single_
     assert budget["spec"]["maxUnavailable"] == 1
     assert budget["spec"]["selector"] == {"matchLabels": {"llamamodel.dev/model": "gemma"}}
     assert planned(a_model(), "PodDisruptionBudget") == {}
+    for modes in (ONE_NODE, ONE_POD):
+        tied = planned(a_model().with_replicas(2), "PodDisruptionBudget", claim_modes=modes)
+        assert tied == {}, "the successor waits for the node that is drained"
     assert planned(a_model().with_replicas(2).suspended(), "PodDisruptionBudget") == {}
 
 
@@ -104,21 +115,26 @@ def test_draining_nodes_takes_one_pod_of_several_and_is_not_held_up_by_a_single_
 
 
 def test_a_pod_asks_its_sidecar_before_it_stops_and_may_take_as_long_as_a_request() -> None:
-    found = pod(a_model().with_engine(timeoutSec=120), operator_image=OPERATOR)
-    (server,), (sidecar,) = found["containers"], found["initContainers"]
+    found = pod(a_model().with_engine(timeoutSec=120), operator_image=OPERATOR, inspection=INSPECTED)
+    (server,), (_, sidecar) = found["containers"], found["initContainers"]
     assert found["terminationGracePeriodSeconds"] == 150
     assert found["shareProcessNamespace"] is True, "process 1 would pass over SIGTERM while it loads"
     assert server["lifecycle"] == {"preStop": {"httpGet": {"path": "/drain", "port": 8081, "scheme": "HTTP"}}}
     assert (sidecar["name"], sidecar["image"], sidecar["restartPolicy"]) == (DRAIN_CONTAINER, OPERATOR, "Always")
     assert sidecar["securityContext"]["readOnlyRootFilesystem"] is True
-    assert pod(a_model(), operator_image=OPERATOR)["terminationGracePeriodSeconds"] == 3630
+    assert pod(a_model(), operator_image=OPERATOR, inspection=INSPECTED)["terminationGracePeriodSeconds"] == 3630
 
 
 def test_the_user_says_how_long_and_0_cuts_answers_off() -> None:
-    short = pod(a_model().with_spec(terminationGracePeriodSeconds=7), operator_image=OPERATOR)
+    short = pod(a_model().with_spec(terminationGracePeriodSeconds=7), operator_image=OPERATOR, inspection=INSPECTED)
     assert (short["terminationGracePeriodSeconds"], "lifecycle" in short["containers"][0]) == (7, True)
-    none = pod(a_model().with_spec(terminationGracePeriodSeconds=0), operator_image=OPERATOR)
-    assert (none["terminationGracePeriodSeconds"], "lifecycle" in none["containers"][0]) == (0, False)
+    none = pod(a_model().with_spec(terminationGracePeriodSeconds=0), operator_image=OPERATOR, inspection=INSPECTED)
+    assert (none["terminationGracePeriodSeconds"], "lifecycle" in none["containers"][0]) == (1, False)
+
+
+def test_where_the_operators_image_could_not_inspect_no_pod_depends_on_it() -> None:
+    unable = Inspection(state=InspectionState.UNKNOWN, reason=Reason.INSPECTION_UNAVAILABLE, message="")
+    assert "initContainers" not in pod(a_model(), operator_image=OPERATOR, inspection=unable)
 
 
 def test_an_operator_that_does_not_know_its_own_image_leaves_pods_as_kubernetes_has_them() -> None:
@@ -150,15 +166,21 @@ def test_the_sidecar_is_small_and_a_guaranteed_pod_stays_one(
     limits: dict[str, str], requests: dict[str, str], expected: object
 ) -> None:
     model = a_model().with_spec(resources={"limits": limits, "requests": requests})
-    (sidecar,) = pod(model, operator_image=OPERATOR)["initContainers"]
+    _, sidecar = pod(model, operator_image=OPERATOR, inspection=INSPECTED)["initContainers"]
     assert sidecar["resources"] == expected
 
 
 def test_a_newer_operator_rolls_no_pod_for_its_sidecar() -> None:
-    plan = a_model().plan(Facts(operator_image=OPERATOR))
+    plan = a_model().plan(Facts(operator_image=OPERATOR, inspection=INSPECTED))
     running = next(child for child in plan.objects if child["kind"] == "Deployment")
     settled = a_model().with_status({"engine": {"settledFor": plan.settled_for, "flags": f"b{plan.flags}"}})
-    facts = Facts(operator_image=f"{OPERATOR}1", running=True, running_drain=drain_image_of(running))
+    facts = Facts(
+        operator_image=f"{OPERATOR}1",
+        inspection=INSPECTED,
+        running=True,
+        running_drain=drain_image_of(running),
+        running_check=check_of(running),
+    )
     assert settled.plan(facts).revision == plan.revision
     without = Facts(operator_image=OPERATOR, running=True, running_drain="")
     assert "lifecycle" not in str(settled.plan(without).objects)

@@ -91,6 +91,8 @@ class FindingCode(StrEnum):
     SERVER_NOT_REACHED = "ServerNotReached"
     """The kubelet calls a pod ready, and the operator cannot ask its server: a network policy, a mesh, an API key. What
     only the server knows stays unknown."""
+    NO_DISRUPTION_BUDGET = "NoDisruptionBudget"
+    """The PodDisruptionBudget could not be made; the model serves all the same."""
     # volumes
     CLAIM_TIES_TO_NODE = "ClaimTiesToNode"
     """The volume can be mounted on one node at a time: all pods of the model run on that node."""

@@ -440,7 +440,7 @@ def verifying(now: Situation) -> Verdict | None:
     that holds."""
     for pod in now.current_pods:
         report = now.observed.servers.get(pod.name)
-        if pod.ready and (report is None or report.proof is None) and not now.proven_before(pod):
+        if pod.ready and pod.address and (report is None or report.proof is None) and not now.proven_before(pod):
             return Verdict(
                 reason=Reason.VERIFYING,
                 message=f"pod {pod.name} is ready, its server is asked for a first answer",

@@ -56,7 +56,7 @@ def claim_findings(spec: LlamaModelSpec, modes: Mapping[str, tuple[str, ...]]) -
                     severity=Severity.INFO,
                     code=FindingCode.CLAIM_TIES_TO_NODE,
                     field=field,
-                    message=f"PersistentVolumeClaim {claim} is ReadWriteOnce: one node at a time mounts it, so all"
-                    " pods of the model run on the same node",
+                    message=f"PersistentVolumeClaim {claim} is ReadWriteOnce: one node at a time mounts it, so"
+                    " pods on other nodes wait for it, and a rollout takes the old pod away first",
                     suggestion="use a claim that is ReadOnlyMany or ReadWriteMany to spread pods over nodes",
                 )

@@ -19,9 +19,12 @@ def offloaded(now: Situation) -> tuple[ConditionStatus, Reason, str]:
     spec = now.plan.spec
     if spec.gpu is None:
         return ConditionStatus.UNKNOWN, Reason.NO_GPU_ASKED_FOR, "spec.gpu is unset: the model runs on the CPU"
-    if spec.engine.gpu_layers == 0:
+    if now.model.spec.engine.gpu_layers == 0:
         message = "spec.engine.gpuLayers is 0: the model runs on the CPU, as asked"
         return ConditionStatus.UNKNOWN, Reason.NO_GPU_ASKED_FOR, message
+    if spec.engine.gpu_layers == 0:
+        message = "no layer fits the GPUs, so the model runs on the CPU; see the condition MemoryFits for what would"
+        return ConditionStatus.FALSE, Reason.RUNS_ON_CPU, message
     ready = [pod for pod in now.current_pods if pod.ready]
     told = {pod.name: report.offload for pod in ready if (report := now.observed.servers.get(pod.name)) is not None}
     for name, offload in told.items():

@@ -204,7 +204,10 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         scales=scales["metadata"]["name"] if scales else None,
         prompt_cache_mib=prompt_cache_mib(model.spec) if "--cache-ram" in arguments.fields else 0,
         drain=settled_drain(
-            image=facts.operator_image, running=facts.running_drain, keep=facts.running and was_settled
+            # Where the operator's image could not even inspect, a pod that needs it might never start.
+            image=facts.operator_image if _image_runs(facts.inspection) else "",
+            running=facts.running_drain,
+            keep=facts.running and was_settled,
         ),
         reach=reach_of(model.spec, facts.claim_modes),
         check=settled_check(
@@ -224,7 +227,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
     if hold:
         deployment["spec"]["replicas"] = 0
     name = child_name(model.name)
-    children = (texts_map, scales, build_service(model), deployment, build_disruption_budget(model))
+    children = (texts_map, scales, build_service(model), deployment, build_disruption_budget(model, reach=server.reach))
     return Plan(
         name=name,
         revision=revision,
@@ -245,6 +248,11 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         largest_context=assessment.largest_context,
         hold=hold,
     )
+
+
+def _image_runs(inspection: Inspection | None) -> bool:
+    """Whether the operator's image is known to run where the model does, or is needed there anyway."""
+    return inspection is not None and (inspection.state is InspectionState.DONE or inspection.checks_at_start)
 
 
 def _known(inspection: Inspection | None) -> bool:

@@ -30,7 +30,7 @@ from llamamodel_operator.api.status import (
     Phase,
 )
 from llamamodel_operator.core.checks import Situation, Verdict, count_of, not_reached, verdict_of
-from llamamodel_operator.core.failure import UNKNOWN_CAUSES, failure_of, tail
+from llamamodel_operator.core.failure import UNKNOWN_CAUSES, diagnosis_of_status, failure_of, tail
 from llamamodel_operator.core.inspection import InspectionState
 from llamamodel_operator.core.memory_status import memory_status, model_status
 from llamamodel_operator.core.objects.names import selector
@@ -295,7 +295,9 @@ def _last_failure(now: Situation) -> LastFailure | None:
     dated = [(termination, pod) for termination, pod in ended if termination.finished_at]
     if dated:
         latest, pod = max(dated, key=lambda item: item[0].finished_at)
-        failure = failure_of(latest, model=now.model, plan=now.plan, known=now.observed.diagnoses.get(pod))
+        # Of a pod that serves again nobody reads the log anew.
+        known = now.observed.diagnoses.get(pod) or diagnosis_of_status(now.model.status, latest)
+        failure = failure_of(latest, model=now.model, plan=now.plan, known=known)
         return LastFailure(
             reason=failure.reason,
             message=failure.message,

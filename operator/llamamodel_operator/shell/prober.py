@@ -294,7 +294,9 @@ class Prober:
             problem = str(error)
         except (_BusyError, aiohttp.ClientError, OSError, TimeoutError) as error:
             server.unreached += 1
-            if server.unreached >= _UNPROVEN_TRIES:
+            known = server.report.proof if server.report is not None else None
+            # What is said of it does not change with each try: that would be a write of the status each time.
+            if server.unreached >= _UNPROVEN_TRIES and known is not Proof.NOT_REACHED:
                 server.learns(proof=Proof.NOT_REACHED, problem=str(error) or type(error).__name__)
             raise
         server.learns(proof=Proof.FAILS if problem else Proof.ANSWERS, problem=problem)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from llamamodel_operator.api.base import API_VERSION, KIND
 from llamamodel_operator.api.conditions import Reason
-from llamamodel_operator.api.findings import sentence
+from llamamodel_operator.api.findings import Finding, FindingCode, Severity, sentence
 from llamamodel_operator.api.labels import (
     APPLIED_HASH_ANNOTATION,
     CONTAINER,
@@ -136,6 +137,9 @@ class Reconciler:
         else:
             for child in plan.objects:
                 if refusal := await self._apply(model, child):
+                    if refusal.kind == "PodDisruptionBudget":
+                        plan = _with_refused_budget(plan, refusal)
+                        continue
                     refusals.append(refusal)
                     if refusal.reason is Reason.NOT_OURS or refusal.kind == "ConfigMap":
                         break  # what is still missing would serve nobody, and take a GPU
@@ -425,6 +429,17 @@ def _not_ours(desired: Mapping[str, Any], live: Mapping[str, Any]) -> Refusal:
         message=f"{kind} {name} already exists and {belongs}; it is left as it is: rename or delete it, or give the"
         " LlamaModel another name",
     )
+
+
+def _with_refused_budget(plan: Plan, refusal: Refusal) -> Plan:
+    """The model serves without: that is worth a warning, and no more."""
+    finding = Finding(
+        severity=Severity.WARNING,
+        code=FindingCode.NO_DISRUPTION_BUDGET,
+        field="spec.replicas",
+        message=f"draining a node may take several pods at once: {refusal.message}",
+    )
+    return replace(plan, findings=(*plan.findings, finding))
 
 
 def _refusal(desired: Mapping[str, Any], error: ApiError) -> Refusal:

@@ -85,10 +85,10 @@ def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
     """A Deployment in the namespace of the model.
 
     With GPUs the rollout replaces pods in place (no surge): it must not need a GPU that nobody has. Nor may it need a
-    second pod where one at a time can have the volume. Else the new pod is up before the old one goes.
+    second pod where the volume ties pods to one node, or to one pod. Else the new pod is up before the old one goes.
     """
     spec, name = model.spec, child_name(model.name)
-    in_place = spec.gpu is not None or server.reach is Reach.ONE_POD
+    in_place = spec.gpu is not None or server.reach is not Reach.ANYWHERE
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -188,7 +188,8 @@ def _grace_period_sec(spec: LlamaModelSpec, server: Server) -> int:
     given = spec.termination_grace_period_seconds
     if given is None and not server.drain:
         return _SHORT_GRACE_SEC
-    return spec.settled_grace_period_sec
+    # 0 would have the API server forget a pod before its node has stopped it, and its GPU given to the next.
+    return max(1, spec.settled_grace_period_sec)
 
 
 def _container(model: LlamaModel, server: Server) -> dict[str, Any]:

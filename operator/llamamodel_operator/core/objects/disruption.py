@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from llamamodel_operator.api.llamamodel import LlamaModel
+from llamamodel_operator.core.claims import Reach
 from llamamodel_operator.core.objects.names import child_name, labels, selector
 
 __all__ = ["build_disruption_budget"]
 
 
-def build_disruption_budget(model: LlamaModel) -> dict[str, Any] | None:
-    """None with one replica: a budget that allows no eviction would keep nodes from being drained for ever.
+def build_disruption_budget(model: LlamaModel, *, reach: Reach) -> dict[str, Any] | None:
+    """None where it could keep a node from being drained for ever: with one replica, and where the volume ties all pods
+    to the node that is drained.
 
     Pods that are not ready may always go: they serve nobody.
     """
-    if model.spec.wanted_replicas < 2:
+    if model.spec.wanted_replicas < 2 or reach is not Reach.ANYWHERE:
         return None
     name = child_name(model.name)
     return {

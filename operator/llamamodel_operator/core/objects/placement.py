@@ -14,19 +14,16 @@ _NODE = "kubernetes.io/hostname"
 
 
 def affinity(spec: LlamaModelSpec, *, name: str, reach: Reach) -> dict[str, Any] | None:
-    """The user's, and where a node at a time mounts the volume, that pods go where others of the model are.
-
-    Without that a new pod may come to another node, and wait for the volume until the old one is gone, which in a
-    rollout without a gap waits for the new one. The first pod finds no other, and may go anywhere: Kubernetes lets a
-    pod that meets its own rule begin.
-    """
+    """The user's, and where a node at a time mounts the volume, that pods rather go where others of the model are: on
+    other nodes they wait for it. Not more than rather, for the others may be on a node that is down or full."""
     if reach is not Reach.ONE_NODE:
         return spec.affinity
     given = spec.affinity or {}
     pods = given.get("podAffinity") or {}
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    together = {"topologyKey": _NODE, "labelSelector": {"matchLabels": selector(name)}}
-    return {**given, "podAffinity": {**pods, required: [*(pods.get(required) or ()), together]}}
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    term = {"topologyKey": _NODE, "labelSelector": {"matchLabels": selector(name)}}
+    together = {"weight": 100, "podAffinityTerm": term}
+    return {**given, "podAffinity": {**pods, preferred: [*(pods.get(preferred) or ()), together]}}
 
 
 def topology_spread(spec: LlamaModelSpec, *, name: str, reach: Reach) -> list[dict[str, Any]] | None:
