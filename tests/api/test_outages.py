@@ -18,7 +18,8 @@ from .harness.proxy import Proxy, running_proxy
 from .harness.waiting import eventually
 
 WATCHED = {
-    *("configmaps", "deployments", "jobs", "llamamodels", "nodes", "persistentvolumeclaims", "pods", "services"),
+    *("configmaps", "deployments", "jobs", "llamamodels", "persistentvolumeclaims", "poddisruptionbudgets", "pods"),
+    *("deviceclasses", "nodes", "resourceslices", "services"),
 }
 
 
