@@ -47,7 +47,7 @@ def cli(kube: Kube) -> Cli:
     return call
 
 
-def measured(cli: Cli, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def benchmarked(cli: Cli, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A benchmark that came to its end. The API server's proxy breaks an answer off now and then, which is exit code 2:
     nothing was measured."""
     done = cli("bench", name, *SMALL, *arguments, "-o", "json")
@@ -135,7 +135,7 @@ def test_logs_are_those_of_the_server_from_the_first_line(model: dict[str, Any],
 
 
 def test_a_benchmark_counts_to_the_token_what_the_server_counts(model: dict[str, Any], cli: Cli) -> None:
-    done = measured(cli, "gemma")
+    done = benchmarked(cli, "gemma")
 
     assert done.returncode == 0, done.stderr
     (measured,) = json.loads(done.stdout)["models"]
@@ -147,7 +147,7 @@ def test_a_benchmark_counts_to_the_token_what_the_server_counts(model: dict[str,
 def test_an_embedding_benchmark_counts_too(kube: Kube, cli: Cli) -> None:
     serve(kube, llama_model("embedder", task="embed", engine={"contextSize": 2048, "pooling": "mean"}))
 
-    done = measured(cli, "embedder")
+    done = benchmarked(cli, "embedder")
 
     assert done.returncode == 0, done.stderr
     (measured,) = json.loads(done.stdout)["models"]
@@ -163,7 +163,7 @@ def test_an_embedding_benchmark_counts_too(kube: Kube, cli: Cli) -> None:
 def test_two_settings_are_compared_and_nothing_is_left(
     change: str, model: dict[str, Any], kube: Kube, cli: Cli
 ) -> None:
-    done = measured(cli, "gemma", "--compare", change)
+    done = benchmarked(cli, "gemma", "--compare", change)
 
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)["models"]
