@@ -787,6 +787,21 @@ async def test_a_server_that_cannot_be_asked_is_said_to_be_so_at_the_second_try(
         assert report.problem
 
 
+async def test_a_server_that_takes_the_request_and_never_answers_is_silent() -> None:
+    async with a_world() as world:
+        serving(world)
+
+        world.server.instead["POST /v1/completions"] = says(text="", status=503)
+        await world.knows(expected=EXPECTED)
+        await world.time_passes()
+        report = (await world.knows(expected=EXPECTED))["gemma-0"]
+        assert report.proof is Proof.SILENT
+        assert report.problem == "POST /v1/completions: it took a small request and did not answer it"
+        serving(world)
+        await world.time_passes()
+        assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.ANSWERS
+
+
 async def test_a_server_that_wants_a_key_is_not_reached() -> None:
     async with a_world() as world:
         serving(world)

@@ -142,6 +142,13 @@ def test_a_server_that_answers_otherwise_is_not_ready_and_the_message_says_how()
     assert "kubectl logs gemma-0" in message
 
 
+def test_a_server_that_takes_a_request_and_never_answers_is_not_ready_unless_it_has_answered_before() -> None:
+    report = ServerReport(proof=Proof.SILENT, problem="it took a small request and did not answer it")
+    assert ready(said(report))[:2] == ("False", "NotAnswering")
+    before = said(ServerReport(proof=Proof.ANSWERS))
+    assert ready(said(report, a_model().with_status(before)))[0] == "True", "it is busy with others"
+
+
 def test_a_server_that_cannot_be_asked_is_ready_with_a_finding() -> None:
     status = said(ServerReport(proof=Proof.NOT_REACHED, problem="it wants an API key"))
     assert ready(status)[0] == "True"

@@ -68,12 +68,13 @@ GUIDE: Mapping[Reason, Guide] = {
     ),
     Reason.VERIFYING: Guide(
         means="a pod is ready, and its server is asked for a first answer",
-        do="if it stays: the server is busy with other requests. After two minutes it is `Ready` all the same, with the"
-        " finding `ServerNotReached`",
+        do="if it stays: the server works on other requests, or hangs; after two tries of two minutes it is"
+        " `NotAnswering`",
     ),
     Reason.NOT_ANSWERING: Guide(
         means="a pod is ready for the kubelet, and its server answers the operator's small request with an error, has"
-        " the model under another name, or gives a vector of another width than the file says",
+        " the model under another name, takes the request and never answers it (unless it has answered before: then it"
+        " is busy), or gives a vector of another width than the file says",
         look="the message has what it said; `kubectl logs -n NAMESPACE deploy/NAME`",
         do="correct what it says; `spec.task` and `engine.pooling` for embeddings and rerank, the grammar or template"
         " that it cannot use. It is asked again every 30 s",

@@ -15,7 +15,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import Phase
 from llamamodel_operator.core.failure import diagnosis_of_message, failure_of
 from llamamodel_operator.core.inspection import InspectionState
-from llamamodel_operator.core.observed import Observed, Pod, Proof
+from llamamodel_operator.core.observed import Observed, Pod, Proof, ServerReport
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.pod_messages import (
     IMAGE_REASONS,
@@ -84,6 +84,10 @@ class Situation:
         engine = self.model.status.get("engine")
         settled = engine.get("settledFor") if isinstance(engine, Mapping) else None
         return self.observed.deployment is not None and settled == self.plan.settled_for
+
+    def does_not_serve(self, pod: Pod, report: ServerReport) -> bool:
+        """Whether its server was asked, and is no good. One that has answered before, and is slow now, is busy."""
+        return report.proof is Proof.FAILS or (report.proof is Proof.SILENT and not self.proven_before(pod))
 
     def proven_before(self, pod: Pod) -> bool:
         """Whether the pod's server was seen to serve since it started: the LlamaModel has been Ready all the time."""
@@ -425,7 +429,7 @@ def not_answering(now: Situation) -> Verdict | None:
     """A pod is ready for the kubelet, and its server does not serve the model."""
     for pod in now.current_pods:
         report = now.observed.servers.get(pod.name)
-        if pod.ready and report is not None and report.proof is Proof.FAILS:
+        if pod.ready and report is not None and now.does_not_serve(pod, report):
             return Verdict(
                 reason=Reason.NOT_ANSWERING,
                 message=f"pod {pod.name} is ready, and its server does not answer as it must: {report.problem};"

@@ -200,6 +200,8 @@ class Proof(StrEnum):
     """It is healthy, has the model under its name, and answered one small request of the model's task."""
     FAILS = "fails"
     """It could be asked, and did not answer as it must."""
+    SILENT = "silent"
+    """It is healthy, took the small request, and did not answer it in time: it hangs, or others wait before it."""
     NOT_REACHED = "not-reached"
     """It could not be asked: nobody knows."""
 

@@ -283,10 +283,13 @@ class Prober:
         expected = server.expected
         assert expected is not None  # noqa: S101 (else there is nothing to prove)
         path, body = small_request(expected)
+        reached = False
         try:
             await self._request(server, "GET", "/health")
             problem = models_problem(await self._request(server, "GET", "/v1/models"), expected)
-            problem = problem or answer_problem(await self._request(server, "POST", path, body, work=True), expected)
+            if not problem:
+                reached = True
+                problem = answer_problem(await self._request(server, "POST", path, body, work=True), expected)
         except _LockedOutError as error:
             server.learns(proof=Proof.NOT_REACHED, problem=str(error))
             raise
@@ -296,7 +299,10 @@ class Prober:
             server.unreached += 1
             known = server.report.proof if server.report is not None else None
             # What is said of it does not change with each try: that would be a write of the status each time.
-            if server.unreached >= _UNPROVEN_TRIES and known is not Proof.NOT_REACHED:
+            if server.unreached >= _UNPROVEN_TRIES and reached:
+                problem = f"POST {path}: it took a small request and did not answer it"
+                server.learns(proof=Proof.SILENT, problem=problem)
+            elif server.unreached >= _UNPROVEN_TRIES and known is not Proof.NOT_REACHED:
                 server.learns(proof=Proof.NOT_REACHED, problem=str(error) or type(error).__name__)
             raise
         server.learns(proof=Proof.FAILS if problem else Proof.ANSWERS, problem=problem)
