@@ -204,13 +204,13 @@ def test_a_long_prefill_and_a_long_queue_restart_nothing_and_make_nothing_unread
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        prefill = json.loads(in_cluster(_PREFILL, host, "2500"))
+        prefill = json.loads(in_cluster(_PREFILL, host, "1500"))
         queue = json.loads(in_cluster(_HEALTH, host, "64"))
     finally:
         stop.set()
         thread.join()
     assert prefill["status"] == 200
-    assert prefill["said"]["prompt_n"] > 5_000
+    assert prefill["said"]["prompt_n"] > 3_000
     print(
         f"prefill of {prefill['said']['prompt_n']} tokens: {prefill['seconds']:.1f} s;"
         f" slowest /health: {max(queue['took']):.3f} s"
