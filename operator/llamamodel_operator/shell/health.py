@@ -40,7 +40,7 @@ async def serve(
             web.get("/metrics", metrics),
         ]
     )
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, keepalive_timeout=0)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
