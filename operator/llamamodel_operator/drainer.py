@@ -1,7 +1,8 @@
-"""The sidecar that tells when a llama-server has nothing left to do: `GET /drain` answers then, and not before.
+"""The sidecar that tells when a llama-server has nothing left to do: `GET /drain/…` answers then, and not before.
 
-The kubelet asks it before it stops the server, and waits for the answer at most as long as the pod may take to end. It
-changes nothing, so anybody may ask. It imports nothing but the standard library: it stays in memory.
+The kubelet asks it before it stops the server, and waits for the answer at most as long as the pod may take to end.
+From then on `GET /ready`, the sidecar's own readiness, says 503: a pod that stops is sent no request, also where no
+other pod is ready. It imports nothing but the standard library: it stays in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from socketserver import TCPServer
 __all__ = ["is_busy", "main", "wait_until_idle"]
 
 _SETTLE_SEC = 5.0
-"""New requests come until everybody has heard that the pod leaves its Service: kube-proxy on each node, gateways."""
+"""New requests come until the kubelet has asked for readiness (every 2 s, 2 times) and everybody has heard that the pod
+leaves its Service: kube-proxy on each node, gateways."""
 _POLL_SEC = 0.5
 _IDLE_POLLS = 2
 _ANSWER_SEC = 10.0
@@ -37,8 +39,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="drainer", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, required=True, help="TCP port that it serves")
     parser.add_argument("--server-port", type=int, required=True, help="TCP port of llama-server, in the same pod")
+    parser.add_argument("--drain-path", required=True, help="what the kubelet asks for; hard to guess")
     options = parser.parse_args(words)
-    server = _server(options.port, options.server_port)
+    server = _server(options.port, options.server_port, options.drain_path)
     # In another thread: shutdown waits for the loop that runs in this one.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     with server:
@@ -46,17 +49,25 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _server(port: int, server_port: int) -> ThreadingHTTPServer:
+def _server(port: int, server_port: int, drain_path: str) -> ThreadingHTTPServer:
+    draining = threading.Event()
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path != "/drain":
-                self.send_error(404)
-                return
-            time.sleep(_SETTLE_SEC)
-            _say("draining: the pod stops when no slot is busy")
-            wait_until_idle(lambda: is_busy(server_port), sleep=time.sleep)
-            _say("drained: nothing is left to do")
-            self.send_response(200)
+            if self.path == "/ready":
+                self._answer(503 if draining.is_set() else 200)
+            elif self.path == drain_path:
+                draining.set()
+                time.sleep(_SETTLE_SEC)
+                _say("draining: the pod stops when no slot is busy")
+                wait_until_idle(lambda: is_busy(server_port), sleep=time.sleep)
+                _say("drained: nothing is left to do")
+                self._answer(200)
+            else:
+                self._answer(404)
+
+        def _answer(self, status: int) -> None:
+            self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

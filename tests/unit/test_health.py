@@ -65,14 +65,14 @@ async def test_checks_that_are_added_later_are_asked() -> None:
 @real_time
 async def test_a_connection_is_kept_for_the_next_question_and_holds_up_no_end() -> None:
     """One that the server closed without a word would break off a scrape that has just been sent on it."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        async with (
-            asyncio.timeout(10),  # aiohttp gives connections that are in use 60 s
-            serve(host="127.0.0.1", port=0, registry=CollectorRegistry(), alive={}, ready={}) as port,
-        ):
-            first, second = [await client.get(f"http://127.0.0.1:{port}/healthz") for _ in range(2)]
-            ends = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in (first, second)}
-            assert len(ends) == 1
+    async with (
+        asyncio.timeout(10),  # aiohttp gives connections that are in use 60 s
+        httpx.AsyncClient(trust_env=False) as client,
+        serve(host="127.0.0.1", port=0, registry=CollectorRegistry(), alive={}, ready={}) as port,
+    ):
+        first, second = [await client.get(f"http://127.0.0.1:{port}/healthz") for _ in range(2)]
+        ends = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in (first, second)}
+        assert len(ends) == 1
 
 
 @real_time

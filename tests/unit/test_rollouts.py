@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,11 @@ def test_a_pod_asks_its_sidecar_before_it_stops_and_may_take_as_long_as_a_reques
     (server,), (_, sidecar) = found["containers"], found["initContainers"]
     assert found["terminationGracePeriodSeconds"] == 150
     assert found["shareProcessNamespace"] is True, "process 1 would pass over SIGTERM while it loads"
-    assert server["lifecycle"] == {"preStop": {"httpGet": {"path": "/drain", "port": 8081, "scheme": "HTTP"}}}
+    hook = server["lifecycle"]["preStop"]["httpGet"]
+    assert (hook["port"], hook["scheme"]) == (8081, "HTTP")
+    assert re.fullmatch(r"/drain/[0-9a-f]{32}", hook["path"])
+    assert sidecar["args"][-2:] == ["--drain-path", hook["path"]]
+    assert sidecar["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8081, "scheme": "HTTP"}
     assert (sidecar["name"], sidecar["image"], sidecar["restartPolicy"]) == (DRAIN_CONTAINER, OPERATOR, "Always")
     assert sidecar["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod(a_model(), operator_image=OPERATOR, inspection=INSPECTED)["terminationGracePeriodSeconds"] == 3630
@@ -197,11 +202,11 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[int]:
-        said = self.says
+        known = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, text = said.get(self.path, (404, ""))
+                status, text = known.says.get(self.path, (404, ""))
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(text.encode())
@@ -292,26 +297,32 @@ def test_it_waits_until_the_server_was_idle_several_times_in_a_row() -> None:
     assert len(slept) == 5
 
 
-def test_drain_answers_when_nothing_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drain_answers_when_nothing_is_left_to_do_and_is_not_ready_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drainer, "_SETTLE_SEC", 0)
     monkeypatch.setattr(drainer, "_POLL_SEC", 0.01)
     server = Server()
     server.says = {"/slots": slots(True)}
     with server.running() as port:
-        drain = drainer._server(0, port)
+        drain = drainer._server(0, port, "/drain/me")
         thread = threading.Thread(target=drain.serve_forever, daemon=True)
         thread.start()
-        connection = http.client.HTTPConnection("127.0.0.1", drain.server_address[1], timeout=30)
-        connection.request("GET", "/drain")
-        timer = threading.Timer(0.2, server.says.update, [{"/slots": slots(False)}])
-        timer.start()
-        assert connection.getresponse().status == 200
-        assert server.says["/slots"] == slots(False)
-        other = http.client.HTTPConnection("127.0.0.1", drain.server_address[1], timeout=30)
-        other.request("GET", "/")
-        assert other.getresponse().status == 404
-        connection.close()
-        other.close()
+
+        def status(path: str) -> int:
+            with closing(http.client.HTTPConnection("127.0.0.1", drain.server_address[1], timeout=30)) as connection:
+                connection.request("GET", path)
+                return connection.getresponse().status
+
+        assert (status("/drain"), status("/")) == (404, 404), "nobody who does not know the path drains a pod"
+        assert status("/ready") == 200
+        said: list[int] = []
+        asker = threading.Thread(target=lambda: said.append(status("/drain/me")))
+        asker.start()
+        while status("/ready") == 200:
+            assert said == []
+        assert said == []
+        server.says = {"/slots": slots(False)}
+        asker.join()
+        assert (said, status("/ready")) == ([200], 503)
         drain.shutdown()
         drain.server_close()
         thread.join()

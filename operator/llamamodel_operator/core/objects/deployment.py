@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from llamamodel_operator.api.spec import LlamaModelSpec, Resources
 from llamamodel_operator.core.claims import Reach
 from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT
 from llamamodel_operator.core.objects.check import Check, build_check
-from llamamodel_operator.core.objects.drain import build_drain, drain_hook
+from llamamodel_operator.core.objects.drain import build_drain, drain_hook, drain_path
 from llamamodel_operator.core.objects.names import child_name, labels, selector
 from llamamodel_operator.core.objects.placement import affinity, topology_spread
 
@@ -159,7 +159,7 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
             if server.check
             else []
         ),
-        *([build_drain(server.drain, security=CONTAINER_SECURITY, server=resources)] if server.drain else []),
+        *([_drain(model, server, resources)] if server.drain else []),
     ]
     return {
         "automountServiceAccountToken": False,
@@ -181,6 +181,10 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
         ],
         **{key: value for key, value in optional.items() if value},
     }
+
+
+def _drain(model: LlamaModel, server: Server, resources: Mapping[str, Any]) -> dict[str, Any]:
+    return build_drain(server.drain, path=drain_path(model.uid), security=CONTAINER_SECURITY, server=resources)
 
 
 def _grace_period_sec(spec: LlamaModelSpec, server: Server) -> int:
@@ -218,7 +222,7 @@ def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
         ],
     }
     if server.drain and spec.settled_grace_period_sec:
-        container["lifecycle"] = drain_hook()
+        container["lifecycle"] = drain_hook(drain_path(model.uid))
     if spec.image_pull_policy:
         container["imagePullPolicy"] = spec.image_pull_policy.value
     if resources := _resources(spec, prompt_cache_mib=server.prompt_cache_mib):

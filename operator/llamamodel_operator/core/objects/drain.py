@@ -6,13 +6,22 @@ containers, so it is there until they have ended.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.objects.quality import is_guaranteed
 
-__all__ = ["DRAIN_CONTAINER", "DRAIN_PORT", "build_drain", "drain_hook", "drain_image_of", "settled_drain"]
+__all__ = [
+    "DRAIN_CONTAINER",
+    "DRAIN_PORT",
+    "build_drain",
+    "drain_hook",
+    "drain_image_of",
+    "drain_path",
+    "settled_drain",
+]
 
 DRAIN_CONTAINER = "drain"
 DRAIN_PORT = 8081
@@ -32,11 +41,21 @@ def settled_drain(*, image: str, running: str, keep: bool) -> str:
     return running if keep else image
 
 
-def build_drain(image: str, *, security: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
-    """The sidecar: an init container that goes on.
+def drain_path(uid: str) -> str:
+    """Path that the hook asks; nobody can tell it from the network, and take a pod out of its Service by it.
+
+    Args:
+        uid: of the LlamaModel.
+    """
+    return f"/drain/{hashlib.sha256(uid.encode()).hexdigest()[:32]}"
+
+
+def build_drain(image: str, *, path: str, security: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
+    """The sidecar: an init container that goes on, and is ready until its pod is to stop.
 
     Args:
         image: of the operator.
+        path: that the hook asks.
         security: its security context.
         server: resources of llama-server's container. Where these make the pod one of guaranteed quality of service,
             it stays one; where a quota asks for a CPU limit, there is one here as well.
@@ -52,16 +71,24 @@ def build_drain(image: str, *, security: Mapping[str, Any], server: Mapping[str,
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "command": list(_PROGRAM),
-        "args": ["--port", str(DRAIN_PORT), "--server-port", str(PORT)],
+        "args": ["--port", str(DRAIN_PORT), "--server-port", str(PORT), "--drain-path", path],
         "ports": [{"name": "drain", "containerPort": DRAIN_PORT, "protocol": "TCP"}],
+        # Asked while the pod stops, too. Patient: the answer takes 1 ms, but may wait for a core where all are busy.
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": DRAIN_PORT, "scheme": "HTTP"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 10,
+            "failureThreshold": 2,
+            "successThreshold": 1,
+        },
         "resources": resources,
         "securityContext": dict(security),
     }
 
 
-def drain_hook() -> dict[str, Any]:
+def drain_hook(path: str) -> dict[str, Any]:
     """What the kubelet does before it stops the server."""
-    return {"preStop": {"httpGet": {"path": "/drain", "port": DRAIN_PORT, "scheme": "HTTP"}}}
+    return {"preStop": {"httpGet": {"path": path, "port": DRAIN_PORT, "scheme": "HTTP"}}}
 
 
 def drain_image_of(deployment: Mapping[str, Any]) -> str:
