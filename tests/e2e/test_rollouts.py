@@ -84,15 +84,20 @@ print(json.dumps({"took": took, "waited": waited}))
 _PREFILL = """
 import http.client, json, sys, time
 
-host, words = sys.argv[1], int(sys.argv[2])
-begun = time.monotonic()
-connection = http.client.HTTPConnection(host, 8080, timeout=280)
-prompt = " ".join(f"word{number}" for number in range(words))
-body = json.dumps({"prompt": prompt, "n_predict": 1, "cache_prompt": False})
-connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
-answer = connection.getresponse()
-said = json.loads(answer.read())
-print(json.dumps({"status": answer.status, "seconds": time.monotonic() - begun, "said": said.get("timings")}))
+host, seconds, most = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+
+def ask(words):
+    begun = time.monotonic()
+    connection = http.client.HTTPConnection(host, 8080, timeout=280)
+    prompt = " ".join(f"word{number}" for number in range(words))
+    body = json.dumps({"prompt": prompt, "n_predict": 1, "cache_prompt": False})
+    connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    said = json.loads(answer.read())
+    return {"status": answer.status, "seconds": time.monotonic() - begun, "said": said.get("timings")}
+
+short = ask(100)
+print(json.dumps(ask(min(most, int(100 * seconds / short["seconds"])))))
 """
 
 ENGINE = {"contextSize": 2048, "parallelSlots": 2}
@@ -158,12 +163,14 @@ def test_with_two_replicas_a_rollout_under_load_fails_no_request(kube: Kube, in_
 def test_with_one_replica_and_no_spare_gpu_no_answer_is_cut_short(
     kube: Kube, in_cluster: Callable[..., str], record_property: Callable[[str, object], None]
 ) -> None:
-    serve(kube, llama_model("single", gpu={}, engine=ENGINE))
-    with streaming(in_cluster, f"single.{kube.namespace}.svc", clients=2, seconds=45, tokens=96) as stream:
+    serve(kube, llama_model("single", gpu={"count": 2}, engine=ENGINE))  # all that the node has
+    with streaming(in_cluster, f"single.{kube.namespace}.svc", clients=2, seconds=75, tokens=96) as stream:
         kube.patch("lm", "single", {"spec": {"engine": {"contextSize": 1536}}})
         served(kube, "single")
+        replaced = time.time()
     answers = stream.answers()
     assert [one for one in failed(answers) if not one.get("refused")] == [], "what was begun was finished"
+    assert any(one["at"] > replaced for one in answers if "tokens" in one), "the old pod did not wait for a pause"
     good = sorted(one["at"] for one in answers if "tokens" in one)
     ends = sorted(one["until"] for one in answers if "tokens" in one)
     gap = max(begun - max((end for end in ends if end <= begun), default=begun) for begun in good)
@@ -189,7 +196,7 @@ def test_a_pod_that_is_stopped_while_it_loads_ends_at_once(kube: Kube) -> None:
 def test_a_long_prefill_and_a_long_queue_restart_nothing_and_make_nothing_unready(
     kube: Kube, in_cluster: Callable[..., str]
 ) -> None:
-    engine = {"contextSize": 16384, "parallelSlots": 1, "threads": 1}
+    engine = {"contextSize": 32768, "parallelSlots": 1, "threads": 1}
     serve(kube, llama_model("busy", engine=engine))
     before = restarts(kube, "busy")
     host = f"busy.{kube.namespace}.svc"
@@ -204,20 +211,19 @@ def test_a_long_prefill_and_a_long_queue_restart_nothing_and_make_nothing_unread
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        prefill = json.loads(in_cluster(_PREFILL, host, "1500"))
+        prefill = json.loads(in_cluster(_PREFILL, host, "35", "5000"))
         queue = json.loads(in_cluster(_HEALTH, host, "64"))
     finally:
         stop.set()
         thread.join()
-    assert prefill["status"] == 200
-    assert prefill["said"]["prompt_n"] > 3_000
     print(
         f"prefill of {prefill['said']['prompt_n']} tokens: {prefill['seconds']:.1f} s;"
         f" slowest /health: {max(queue['took']):.3f} s"
     )
+    assert prefill["status"] == 200
+    assert prefill["seconds"] > 30
     assert queue["waited"] or len(queue["took"]) == 20
-    # The machine has two cores, and others use them: single answers may wait for one of them.
-    assert sorted(queue["took"])[len(queue["took"]) // 2] < 1, queue["took"]
+    assert sorted(queue["took"])[-2] < 1, f"one in 20 may wait for a core: {queue['took']}"
     assert set(seen) == {"True Ready"}
     assert restarts(kube, "busy") == before
     kube.delete("llamamodel", "busy")
