@@ -48,12 +48,10 @@ def cli(kube: Kube) -> Cli:
 
 
 def benchmarked(cli: Cli, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A benchmark that came to its end. The API server's proxy breaks an answer off now and then, which is exit code 2:
-    nothing was measured."""
+    """One that came to its end. The API server's proxy breaks an answer off now and then: nothing was measured."""
     done = cli("bench", name, *SMALL, *arguments, "-o", "json")
-    for _ in range(4):
-        if done.returncode != 2:
-            break
+    if done.returncode == 2 and "the answer broke off" in done.stderr:
+        print(done.stderr)
         done = cli("bench", name, *SMALL, *arguments, "-o", "json")
     return done
 
@@ -96,8 +94,9 @@ def test_a_model_that_does_not_serve_is_exit_code_1_and_says_why(kube: Kube, cli
 
     assert eventually(told, within=60, pause=1).returncode == 1
     assert cli("logs", "absent").returncode == 1
-    assert "absent.gguf" in cli("logs", "absent", "--inspection").stdout
+    eventually(lambda: "absent.gguf" in cli("logs", "absent", "--inspection").stdout, within=30, pause=1)
     kube.delete("llamamodel", "absent")
+    eventually(lambda: kube.get("llamamodel", "absent") is None, within=30)
 
 
 def test_top_shows_all_models_and_what_they_do(model: dict[str, Any], kube: Kube, cli: Cli) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 GEMMA = "gemma-3-270m-Q4_K_M.gguf"
 SMALL = {"contextSize": 512, "promptCacheSize": "0"}
 GOOD = {"model": {"pvc": {"claimName": "models", "path": GEMMA}}}
-SOON_SEC = 30.0
+SOON_SEC = 15.0
 """From the end of a container, or from the repair, until the status tells: 10 s, and more for a busy machine."""
 LATER_SEC = 90.0
 """Where Kubernetes itself tries again after a pause only."""

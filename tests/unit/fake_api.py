@@ -37,6 +37,7 @@ class FakeServer:
     answers: dict[str, Answer] = field(default_factory=dict)
     strangers: int = 0
     drops: int = 0
+    dropped_as: str = "error trying to reach service: EOF"
     ends_early: bool = False
     headers: list[Mapping[str, str]] = field(default_factory=list)
     bodies: list[tuple[str, Any]] = field(default_factory=list)
@@ -48,7 +49,7 @@ class FakeServer:
             self.bodies.append((path, body))
         if self.drops and path in ("/completion", "/v1/embeddings"):
             self.drops -= 1
-            return 503, "error trying to reach service: EOF"
+            return 503, self.dropped_as
         if path in self.answers:
             return self.answers[path]
         match path:

@@ -171,15 +171,20 @@ def test_a_request_that_fails_ends_it_with_what_the_server_said(
     assert bench(*SMALL) == (2, "", f"{said}\n")
 
 
-def test_a_request_that_was_not_taken_is_sent_again(api: FakeApi, bench: Bench) -> None:
+_CLOSED = "write tcp 10.244.0.1:43210->10.244.0.64:8080: use of closed network connection"
+
+
+@pytest.mark.parametrize("why", ["EOF", "http: server closed idle connection", f"readfrom tcp 10.244.0.1:4: {_CLOSED}"])
+def test_a_request_that_was_not_taken_is_sent_again(why: str, api: FakeApi, bench: Bench) -> None:
     api.servers["gemma-0"].drops = 4
+    api.servers["gemma-0"].dropped_as = f"error trying to reach service: {why}"
 
     code, out, _ = bench(*SMALL, "--parallel", "1")
 
     assert code == 0
     assert "counts agree: yes (80 prompt tokens, 20 generated)" in out
     api.servers["gemma-0"].drops = 100
-    assert bench(*SMALL) == (2, "", "error: error trying to reach service: EOF\n")
+    assert bench(*SMALL) == (2, "", f"error: error trying to reach service: {why}\n")
 
 
 def test_a_context_that_is_too_small_is_said_before(api: FakeApi, bench: Bench) -> None:

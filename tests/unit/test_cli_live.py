@@ -530,6 +530,9 @@ def test_the_inspection_is_the_newest_job_s_else_the_check_before_the_server(
         api.has({"kind": "Pod", "metadata": {**job, "name": name, "creationTimestamp": at(time)}})
         api.logs[name, "inspect"] = (200, f"{name}\n")
     assert call("logs", "gemma", "--inspection")[1] == "new\n"
+    ended = {"containerStatuses": [{"name": "inspect", "state": {"terminated": {"exitCode": 0}}}]}
+    api.has({"kind": "Pod", "metadata": {**job, "name": "old", "creationTimestamp": at("10:00:00")}, "status": ended})
+    assert call("logs", "gemma", "--inspection")[1] == "old\n", "the newest says nothing yet"
 
 
 def test_a_terminal_gets_colours_and_nothing_else_that_it_obeys() -> None:

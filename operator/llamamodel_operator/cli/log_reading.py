@@ -12,6 +12,7 @@ from llamamodel_operator.api.labels import CONTAINER
 from llamamodel_operator.cli.cluster import Cluster
 from llamamodel_operator.cli.live import NotReadable
 from llamamodel_operator.cli.observing import pods_of
+from llamamodel_operator.cli.pods import has_begun
 from llamamodel_operator.core.objects.check import CHECK_CONTAINER
 from llamamodel_operator.core.objects.job import INSPECT_CONTAINER, INSPECTION_LABEL
 from llamamodel_operator.core.objects.names import child_name
@@ -65,12 +66,15 @@ async def server_sources(cluster: Cluster, model: Mapping[str, Any]) -> list[Sou
 
 
 async def inspection_source(cluster: Cluster, model: Mapping[str, Any]) -> Source:
-    """The latest inspection, else the check that runs before a server. Raises LogError where there is neither."""
+    """The latest inspection that has begun, else the latest, else the check that runs before a server.
+
+    Raises LogError where there is none of them.
+    """
     selector = f"{INSPECTION_LABEL}={child_name(model['metadata']['name'])}"
     listing = cluster.client.list(PODS, namespace=cluster.namespace, label_selector=selector)
     found = [pod async for chunk in listing for pod in chunk]
     if found:
-        newest = max(found, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+        newest = max(found, key=lambda pod: (has_begun(pod), pod["metadata"].get("creationTimestamp") or ""))
         return Source(pod=newest["metadata"]["name"], container=INSPECT_CONTAINER)
     for pod in reversed(await _pods(cluster, model)):
         names = [container.get("name") for container in (pod.get("spec") or {}).get("initContainers") or ()]

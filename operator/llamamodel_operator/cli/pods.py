@@ -7,7 +7,7 @@ from typing import Any
 
 from llamamodel_operator.api.labels import CONTAINER
 
-__all__ = ["container_of", "image_of", "is_ready", "is_running", "state_of"]
+__all__ = ["container_of", "has_begun", "image_of", "is_ready", "is_running", "state_of"]
 
 
 def container_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -20,6 +20,12 @@ def container_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 def is_running(pod: Mapping[str, Any]) -> bool:
     """Whether a server is there that might answer."""
     return "running" in (container_of(pod).get("state") or {})
+
+
+def has_begun(pod: Mapping[str, Any]) -> bool:
+    """Whether a container of it runs or has run."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return any({"running", "terminated"} & (status.get("state") or {}).keys() for status in statuses)
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ API_KEY_VARIABLE = "LLAMAMODEL_API_KEY"
 
 _ANSWER_SEC = 5.0
 _LARGEST_ANSWER_BYTES = 8 << 20
-_NOT_TAKEN = tuple(f"error trying to reach service: {why}" for why in ("EOF", "http: server closed idle connection"))
-"""As the API server's proxy, which is Go's, says it."""
+_NOT_TAKEN = re.compile(
+    r"error trying to reach service: (EOF|http: server closed idle connection|(readfrom tcp \S+: )?write tcp )"
+)
+"""As the API server's proxy, which is Go's, says it: the server had not got all of the request."""
 
 
 class NotReadableError(Exception):
@@ -88,7 +91,7 @@ class ModelServer:
         async with response:
             if response.status != 200:
                 said = _refusal(response.status, await _beginning(response))
-                raise NotTakenError(said) if said.startswith(_NOT_TAKEN) else NotReadableError(said)
+                raise NotTakenError(said) if _NOT_TAKEN.match(said) else NotReadableError(said)
             yield response
 
 
