@@ -18,7 +18,6 @@ from llamamodel_operator.core.inspection import (
     LONGEST_DOCUMENT_BYTES,
     FileToInspect,
     Inspection,
-    InspectionState,
     InvalidDocumentError,
     files_of,
     inspected,
@@ -311,7 +310,7 @@ class Inspector:
             else:
                 self._unkept[owner] = _Unkept(uid=model.uid, last=self._now(), step=step)
                 course = replace(course, again_sec=_UNKEPT_AGAIN_SEC)
-        done = course.inspection.state is InspectionState.DONE
+        done = course.inspection.done
         if done:
             self._refused.pop(owner, None)
         # Where facts could not be kept, the log of the Job is all that is left after a restart.
