@@ -8,6 +8,7 @@ import logging
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,11 +121,14 @@ class World:
         self.again: list[Key] = []
         self.logs_read: list[str] = []
         self.log_says: Measured | Exception | None = None
+        self.log_hangs = False
         self.offload: Offload | None = None
         self.prober = Prober(again=self.again.append, read_log=self._read_log, call_later=self.timers, port=server.port)
 
     async def _read_log(self, namespace: str, pod: str) -> LoadLog:
         self.logs_read.append(f"{namespace}/{pod}")
+        if self.log_hangs:
+            await asyncio.Event().wait()
         if isinstance(self.log_says, Exception):
             raise self.log_says
         return LoadLog(measured=self.log_says, offload=self.offload)
@@ -338,7 +342,7 @@ async def test_a_log_that_may_not_be_read_is_let_be(status: int) -> None:
 async def test_a_log_that_cannot_be_read_now_is_read_later() -> None:
     async with a_world() as world:
         world.log_says = ApiError(status=503, reason="", message="busy")
-        assert await world.knows(read_log=True) == {"gemma-0": BUILD}
+        assert await world.knows(read_log=True) == {"gemma-0": replace(BUILD, log_pending=True)}
         assert world.timers.delays == [5]
         world.log_says = MEASURED
         await world.time_passes()
@@ -348,12 +352,26 @@ async def test_a_log_that_cannot_be_read_now_is_read_later() -> None:
 async def test_a_log_that_can_never_be_read_is_let_be_in_the_end_and_nothing_waits_for_it() -> None:
     async with a_world(scales=(1,)) as world:
         world.log_says = ApiError(status=500, reason="InternalError", message="the kubelet does not answer")
-        known = {"gemma-0": ServerReport(build=11669, scales=(0.5,))}
-        assert await world.knows(scales=(0.5,), read_log=True) == known
+        known = ServerReport(build=11669, scales=(0.5,))
+        assert await world.knows(scales=(0.5,), read_log=True) == {"gemma-0": replace(known, log_pending=True)}
         for _ in range(6):
             await world.time_passes()
+        assert world.asks(scales=(0.5,), read_log=True) == {"gemma-0": known}
         assert len(world.logs_read) == module._LOG_TRIES
-        assert world.timers.delays == [5, 10, 20, 40, 60, 60, 60]
+        assert sorted(world.timers.delays) == [5, 10, 20, 40, *7 * [60]]
+
+
+async def test_a_log_that_takes_too_long_is_let_be_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOG_SEC", 0.01)
+    async with a_world() as world:
+        world.log_hangs = True
+        await world.knows(read_log=True)
+        for _ in range(module._LOG_TRIES):
+            await world.time_passes()
+        assert world.asks(read_log=True) == {"gemma-0": BUILD}
+        assert len(world.logs_read) == module._LOG_TRIES
+        assert world.again[-1] == GEMMA
+        assert asking() == []
 
 
 async def test_a_server_that_cannot_be_reached_is_measured_all_the_same() -> None:
@@ -673,6 +691,31 @@ async def test_only_so_many_servers_are_asked_at_once() -> None:
         await world.settled()
         assert world.server.most == module._AT_ONCE
         assert len(world.asks(*pods)) == 100
+
+
+async def test_servers_that_keep_a_small_request_waiting_keep_nobody_else_from_being_asked() -> None:
+    async with a_world() as world:
+        serving(world).server.instead["POST /v1/completions"] = _never
+        pods = [a_pod(f"gemma-{number}") for number in range(2 * module._AT_ONCE)]
+        world.asks(*pods, expected=EXPECTED)
+        asked = world.server.requests
+        await until(lambda: asked.count("GET /v1/models") == len(pods) and world.server.now == module._WORKING_AT_ONCE)
+        qwen = Key("demo", "qwen")
+        world.prober.reports(qwen, [a_pod("qwen-0")], scales=None)
+        await until(lambda: qwen in world.again)
+        assert world.prober.reports(qwen, [a_pod("qwen-0")], scales=None) == {"qwen-0": BUILD}
+        assert world.server.now == asked.count("POST /v1/completions") == module._WORKING_AT_ONCE
+
+
+async def test_logs_that_do_not_come_keep_no_server_from_being_asked() -> None:
+    async with a_world() as world:
+        world.log_hangs = True
+        pods = [a_pod(f"gemma-{number}") for number in range(2 * module._AT_ONCE)]
+        world.asks(*pods, read_log=True)
+        await until(lambda: len(world.again) == len(pods))
+        pending = replace(BUILD, log_pending=True)
+        assert world.asks(*pods, read_log=True) == {pod.name: pending for pod in pods}
+        assert len(world.logs_read) == module._LOGS_AT_ONCE
 
 
 async def test_pods_that_are_gone_are_forgotten() -> None:

@@ -198,6 +198,14 @@ def test_who_requires_the_gpu_is_not_ready_without_it() -> None:
     assert ready(said(ServerReport(proof=Proof.ANSWERS), strict))[0] == "True", "nobody knows"
 
 
+def test_who_requires_the_gpu_waits_for_the_log_and_nobody_else_does() -> None:
+    unread = ServerReport(proof=Proof.ANSWERS, log_pending=True)
+    status, reason, message = ready(said(unread, WITH_GPU.with_spec(requireOffload=True)))
+    assert (status, reason) == ("False", "Verifying")
+    assert "log" in message
+    assert ready(said(unread, WITH_GPU))[0] == "True"
+
+
 def test_what_requires_the_gpu_rolls_no_pod() -> None:
     strict = WITH_GPU.with_spec(requireOffload=True)
     assert (strict.plan().revision, strict.plan().settled_for) == (

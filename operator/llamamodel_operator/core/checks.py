@@ -440,14 +440,18 @@ def not_answering(now: Situation) -> Verdict | None:
 
 
 def verifying(now: Situation) -> Verdict | None:
-    """A server is being asked whether it serves the model. Where an earlier process of the operator has seen it do so,
-    that holds."""
+    """A server is being asked whether it serves the model, or its log is being read where that matters. Where an
+    earlier process of the operator has seen it do so, that holds."""
     for pod in now.current_pods:
+        if not pod.ready or not pod.address or now.proven_before(pod):
+            continue
         report = now.observed.servers.get(pod.name)
-        if pod.ready and pod.address and (report is None or report.proof is None) and not now.proven_before(pod):
+        unproven = report is None or report.proof is None
+        if unproven or (now.plan.spec.require_offload and report is not None and report.log_pending):
+            what = "server is asked for a first answer" if unproven else "log is read for whether it has a GPU"
             return Verdict(
                 reason=Reason.VERIFYING,
-                message=f"pod {pod.name} is ready, its server is asked for a first answer",
+                message=f"pod {pod.name} is ready, its {what}",
                 phase=Phase.UPDATING if now.ready_count > 1 else Phase.LOADING,
                 moving=True,
             )

@@ -26,7 +26,8 @@ def offloaded(now: Situation) -> tuple[ConditionStatus, Reason, str]:
         message = "no layer fits the GPUs, so the model runs on the CPU; see the condition MemoryFits for what would"
         return ConditionStatus.FALSE, Reason.RUNS_ON_CPU, message
     ready = [pod for pod in now.current_pods if pod.ready]
-    told = {pod.name: report.offload for pod in ready if (report := now.observed.servers.get(pod.name)) is not None}
+    reports = ((pod.name, now.observed.servers.get(pod.name)) for pod in ready)
+    told = {name: report.offload for name, report in reports if report is not None and not report.log_pending}
     for name, offload in told.items():
         if offload is not None and not offload.on_gpu:
             message = f"pod {name} runs on the CPU, its log says: {offload.line}; {_ADVICE}"
