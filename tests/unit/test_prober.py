@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -585,7 +588,7 @@ async def _drop_by_drop(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("answer", [_never, _drop_by_drop])
 async def test_a_server_that_takes_too_long_is_unknown(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
-    monkeypatch.setattr(module, "_ANSWER_SEC", 0.1)
+    monkeypatch.setattr(module, "_QUICK", aiohttp.ClientTimeout(total=0.1))
     async with a_world() as world:
         world.server.instead["GET /props"] = answer
         assert await world.knows() == {}
@@ -699,12 +702,12 @@ async def test_servers_that_keep_a_small_request_waiting_keep_nobody_else_from_b
         pods = [a_pod(f"gemma-{number}") for number in range(2 * module._AT_ONCE)]
         world.asks(*pods, expected=EXPECTED)
         asked = world.server.requests
-        await until(lambda: asked.count("GET /v1/models") == len(pods) and world.server.now == module._WORKING_AT_ONCE)
+        await until(lambda: asked.count("GET /v1/models") == len(pods) and world.server.now == module._PATIENT_AT_ONCE)
         qwen = Key("demo", "qwen")
         world.prober.reports(qwen, [a_pod("qwen-0")], scales=None)
         await until(lambda: qwen in world.again)
         assert world.prober.reports(qwen, [a_pod("qwen-0")], scales=None) == {"qwen-0": BUILD}
-        assert world.server.now == asked.count("POST /v1/completions") == module._WORKING_AT_ONCE
+        assert world.server.now == asked.count("POST /v1/completions") == module._PATIENT_AT_ONCE
 
 
 async def test_logs_that_do_not_come_keep_no_server_from_being_asked() -> None:
@@ -843,6 +846,62 @@ async def test_a_server_that_takes_the_request_and_never_answers_is_silent() -> 
         serving(world)
         await world.time_passes()
         assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.ANSWERS
+
+
+@pytest.mark.parametrize("slow", ["GET /health", "GET /v1/models"])
+async def test_a_server_that_is_only_slow_is_waited_for_and_proven(monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    monkeypatch.setattr(module, "_QUICK", aiohttp.ClientTimeout(total=0.1))
+    async with a_world() as world:
+        at_once = serving(world).server.instead[slow]
+
+        async def slow_at_first(request: web.Request) -> web.StreamResponse:
+            return await (_never if world.server.requests.count(slow) == 1 else at_once)(request)
+
+        world.server.instead[slow] = slow_at_first
+        assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.ANSWERS
+        assert world.again == [GEMMA], "nothing else was said of it before"
+
+
+async def test_a_server_that_takes_connections_and_never_answers_is_silent_and_not_unreached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_QUICK", "_PATIENT"):
+        monkeypatch.setattr(module, name, aiohttp.ClientTimeout(total=0.1))
+    async with a_world() as world:
+        serving(world).server.instead["GET /health"] = _never
+        assert await world.knows(expected=EXPECTED) == {}
+        await world.time_passes()
+        report = (await world.knows(expected=EXPECTED))["gemma-0"]
+        assert report.proof is Proof.SILENT
+        assert report.problem == "GET /health: it took the connection and gave no answer within 120 s"
+
+
+async def test_a_server_whose_connections_are_dropped_on_the_way_is_not_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_QUICK", aiohttp.ClientTimeout(total=60, sock_connect=0.1))
+    async with a_world() as world:
+        with contextlib.ExitStack() as opened:
+            deaf = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            world.prober._port = deaf.getsockname()[1]
+            for _ in range(8):  # more than its queue holds: packets for further ones are dropped
+                waiting = opened.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(deaf.getsockname())
+            await world.knows(expected=EXPECTED)
+            await world.time_passes()
+            assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.NOT_REACHED
+
+
+async def test_tries_that_fail_in_different_ways_do_not_add_up() -> None:
+    async with a_world() as world:
+        serving(world).server.instead["GET /health"] = says({}, status=503)
+        await world.knows(expected=EXPECTED)
+        serving(world).server.instead["POST /v1/completions"] = says(text="", status=503)
+        await world.time_passes()
+        assert await world.knows(expected=EXPECTED) == {}
+        await world.time_passes()
+        assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.SILENT
 
 
 async def test_a_server_that_wants_a_key_is_not_reached() -> None:

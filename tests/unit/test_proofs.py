@@ -146,7 +146,9 @@ def test_a_server_that_takes_a_request_and_never_answers_is_not_ready_unless_it_
     report = ServerReport(proof=Proof.SILENT, problem="it took a small request and did not answer it")
     assert ready(said(report))[:2] == ("False", "NotAnswering")
     before = said(ServerReport(proof=Proof.ANSWERS))
-    assert ready(said(report, a_model().with_status(before)))[0] == "True", "it is busy with others"
+    after = said(report, a_model().with_status(before))
+    assert ready(after)[0] == "True", "it is busy with others"
+    assert "ServerNotReached" not in [finding.code for finding in after.findings or ()]
 
 
 def test_a_server_that_cannot_be_asked_is_ready_with_a_finding() -> None:

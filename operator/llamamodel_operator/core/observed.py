@@ -201,9 +201,9 @@ class Proof(StrEnum):
     FAILS = "fails"
     """It could be asked, and did not answer as it must."""
     SILENT = "silent"
-    """It is healthy, took the small request, and did not answer it in time: it hangs, or others wait before it."""
+    """It takes connections, and did not answer what it was asked in two minutes: it hangs, or others wait before it."""
     NOT_REACHED = "not-reached"
-    """It could not be asked: nobody knows."""
+    """It could not be asked: no connection, or somebody else answers in its place, or it wants a key. Nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)

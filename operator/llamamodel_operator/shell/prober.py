@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -34,8 +35,8 @@ _ANSWER_SEC = 3.0
 """For one request, with its connection and its whole answer."""
 _AT_ONCE = 32
 """Requests at the same time that are answered at once or not at all."""
-_WORKING_AT_ONCE = 16
-"""Small requests at the same time. They have places of their own, since a server that hangs keeps one for long."""
+_PATIENT_AT_ONCE = 16
+"""Requests at the same time that are waited for. They have places of their own: a server that hangs keeps one long."""
 _LOGS_AT_ONCE = 8
 """Logs that are read at the same time: a MiB of memory each."""
 _LARGEST_ANSWER_BYTES = 1 << 20
@@ -47,11 +48,12 @@ _LOG_SEC = 20.0
 _LOG_TRIES = 5
 """For a log that cannot be read now. It is not worth more."""
 _REQUEST_SEC = 120.0
-"""For the small request: it waits for a slot like any other."""
+"""For the small request: it waits for a slot like any other; and for all others where the server is busy."""
 _PATIENT = aiohttp.ClientTimeout(total=_REQUEST_SEC, sock_connect=_CONNECT_SEC)
 _SOON_SEC = 1.0
 _UNPROVEN_TRIES = 2
-"""After so many a server that cannot be asked is called that. A network policy takes a moment to know a new pod."""
+"""After so many a server that cannot be asked, or does not answer, is called that. A network policy takes a moment to
+know a new pod."""
 _FIRST_RETRY_SEC = 5.0
 _LAST_RETRY_SEC = 300.0
 _UNPROVEN_RETRY_SEC = 30.0
@@ -79,6 +81,10 @@ class _BusyError(Exception):
     """The server cannot take requests for the moment."""
 
 
+class _SlowError(Exception):
+    """The server has taken the connection, and did not answer in time."""
+
+
 class _LockedOutError(_AnswerError):
     """The server wants an API key, which is the user's secret and none of the operator's business."""
 
@@ -92,7 +98,7 @@ class _Server:
         pod: as last seen.
         wanted: scales of its adapters; None where it has none.
         expected: what it must answer to count as serving its model; None where that is not asked.
-        unreached: how often it could not be asked for that.
+        unproven: how often it was not reached for that, and how often it was silent.
         named: it was asked for its build.
         report: what it said; None before it said anything.
         log: what its log tells; None while that is still to be read.
@@ -105,7 +111,7 @@ class _Server:
     pod: Pod
     wanted: tuple[float, ...] | None
     expected: Expected | None = None
-    unreached: int = 0
+    unproven: Counter[Proof] = field(default_factory=Counter)
     named: bool = False
     report: ServerReport | None = None
     log: LoadLog | None = field(default_factory=LoadLog)
@@ -159,7 +165,7 @@ class Prober:
         self._port = port
         self._servers: dict[Key, dict[str, _Server]] = {}
         self._free = asyncio.Semaphore(_AT_ONCE)
-        self._free_to_work = asyncio.Semaphore(_WORKING_AT_ONCE)
+        self._free_to_wait = asyncio.Semaphore(_PATIENT_AT_ONCE)
         self._free_to_read = asyncio.Semaphore(_LOGS_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
@@ -292,7 +298,8 @@ class Prober:
         """Learns what is not known yet, and puts the scales right.
 
         Raises:
-            aiohttp.ClientError, OSError, TimeoutError: it cannot be reached, or not in time.
+            aiohttp.ClientError, OSError: it cannot be reached.
+            _SlowError: it can, and does not answer in time.
             _AnswerError: it can, and does not say what is needed.
             _BusyError: not for the moment.
         """
@@ -325,30 +332,39 @@ class Prober:
         expected = server.expected
         assert expected is not None  # noqa: S101 (else there is nothing to prove)
         path, body = small_request(expected)
-        reached = False
+        asked_to_work = False
         try:
-            await self._request(server, "GET", "/health")
-            problem = models_problem(await self._request(server, "GET", "/v1/models"), expected)
+            try:
+                problem = await self._name_problem(server, expected)
+            except _SlowError:  # all its HTTP threads are taken, or its one core is, or it hangs: patience tells
+                problem = await self._name_problem(server, expected, patient=True)
             if not problem:
-                reached = True
+                asked_to_work = True
                 problem = answer_problem(await self._request(server, "POST", path, body, work=True), expected)
         except _LockedOutError as error:
             server.learns(proof=Proof.NOT_REACHED, problem=str(error))
             raise
         except _AnswerError as error:
             problem = str(error)
-        except (_BusyError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            server.unreached += 1
+        except (_BusyError, _SlowError, aiohttp.ClientError, OSError) as error:
+            if asked_to_work:
+                proof, problem = Proof.SILENT, f"POST {path}: it took a small request and did not answer it"
+            else:
+                proof = Proof.SILENT if isinstance(error, _SlowError) else Proof.NOT_REACHED
+                problem = str(error) or type(error).__name__
+            server.unproven[proof] += 1
             known = server.report.proof if server.report is not None else None
             # What is said of it does not change with each try: that would be a write of the status each time.
-            if server.unreached >= _UNPROVEN_TRIES and reached:
-                problem = f"POST {path}: it took a small request and did not answer it"
-                server.learns(proof=Proof.SILENT, problem=problem)
-            elif server.unreached >= _UNPROVEN_TRIES and known is not Proof.NOT_REACHED:
-                server.learns(proof=Proof.NOT_REACHED, problem=str(error) or type(error).__name__)
+            if server.unproven[proof] >= _UNPROVEN_TRIES and known is not proof:
+                server.learns(proof=proof, problem=problem)
             raise
         server.learns(proof=Proof.FAILS if problem else Proof.ANSWERS, problem=problem)
         return _AnswerError(problem) if problem else None
+
+    async def _name_problem(self, server: _Server, expected: Expected, *, patient: bool = False) -> str:
+        """What is wrong with the name of its model; empty where nothing is. It must be healthy."""
+        await self._request(server, "GET", "/health", patient=patient)
+        return models_problem(await self._request(server, "GET", "/v1/models", patient=patient), expected)
 
     async def _read_scales(self, server: _Server, wanted: tuple[float, ...]) -> tuple[float, ...]:
         said = _scales(await self._request(server, "GET", "/lora-adapters"), number=len(wanted))
@@ -356,26 +372,36 @@ class Prober:
         return said
 
     async def _request(
-        self, server: _Server, method: str, path: str, body: object = None, *, work: bool = False
+        self, server: _Server, method: str, path: str, body: object = None, *, patient: bool = False, work: bool = False
     ) -> Any:
         """The answer's JSON; None where this build has no such path, or was told not to serve it.
 
         Args:
+            patient: a busy server is waited for.
             work: it is a request that the model works on, which takes its time and must be served.
         """
-        url = f"http://{_host(server.pod.address)}:{self._port}{path}"
+        waits = patient or work
+        try:
+            async with self._free_to_wait if waits else self._free:
+                return await self._exchange(server, method, path, body, work=work, bound=_PATIENT if waits else _QUICK)
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ClientError):
+                raise  # no connection was made
+            limit = _REQUEST_SEC if waits else _ANSWER_SEC
+            raise _SlowError(f"{method} {path}: it took the connection and gave no answer within {limit:g} s") from None
+
+    async def _exchange(
+        self, server: _Server, method: str, path: str, body: object, *, work: bool, bound: aiohttp.ClientTimeout
+    ) -> Any:
         if self._session is None:
             self._session = _new_session()
-        async with (
-            self._free_to_work if work else self._free,
-            self._session.request(
-                method,
-                url,
-                data=None if body is None else orjson.dumps(body),
-                allow_redirects=False,
-                timeout=_PATIENT if work else _QUICK,
-            ) as response,
-        ):
+        async with self._session.request(
+            method,
+            f"http://{_host(server.pod.address)}:{self._port}{path}",
+            data=None if body is None else orjson.dumps(body),
+            allow_redirects=False,
+            timeout=bound,
+        ) as response:
             if response.status == 401:
                 raise _LockedOutError("it wants an API key")
             if response.status in (404, 501) and not work:
@@ -465,7 +491,7 @@ def _shown(scales: Iterable[float]) -> str:
 
 def _tell(server: _Server, what: str, error: Exception) -> None:
     expected = isinstance(
-        error, (_AnswerError, _BusyError, ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
+        error, (_AnswerError, _BusyError, _SlowError, ApiError, aiohttp.ClientError, OSError, ValueError)
     )
     _log.info(
         "%s: %s", what, str(error) or type(error).__name__, extra=_about(server), exc_info=None if expected else error
