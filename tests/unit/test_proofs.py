@@ -24,8 +24,9 @@ from llamamodel_operator.core.engine.proof import (
 from llamamodel_operator.core.gguf.model import GgufModel, Value
 from llamamodel_operator.core.memory.estimate import DeviceMemory
 from llamamodel_operator.core.observed import Proof, ServerReport
+from llamamodel_operator.core.offload_text import offload_of_text, offload_text
 
-from .builders import NOON, ModelBuilder, a_deployment, a_model, a_pod, at, status_of
+from .builders import NOON, ModelBuilder, PodBuilder, a_deployment, a_model, a_pod, at, status_of
 
 GENERATE = Expected(name="gemma", task=Task.GENERATE)
 EMBED = Expected(name="gemma", task=Task.EMBED, widths=frozenset({3}))
@@ -242,6 +243,86 @@ def test_after_a_restart_of_the_operator_what_was_said_of_gpus_holds_while_logs_
     assert offloaded(said(None, WITH_GPU.with_status(before)))[:2] == ("False", "RunsOnCPU")
     changed = WITH_GPU.with_engine(contextSize=512).with_status(before)
     assert offloaded(said(None, changed))[:2] == ("Unknown", "OffloadUnknown")
+
+
+STRICT = WITH_GPU.with_spec(requireOffload=True)
+ROTATED = ServerReport(proof=Proof.ANSWERS)
+"""Of a server whose log has lost its beginning."""
+LATER = NOON + timedelta(minutes=10)
+
+
+def later(before: LlamaModelStatus, *pods: PodBuilder, model: ModelBuilder = STRICT) -> LlamaModelStatus:
+    """The status after a restart of the operator, when the logs of these pods have lost their beginning."""
+    deployment = a_deployment().of(model).rolled_out(len(pods))
+    servers = {pod.name: ROTATED for pod in pods}
+    return status_of(model.with_status(before), *pods, deployment=deployment, servers=servers, now=LATER)
+
+
+def ready_since(time: str, name: str = "gemma-0") -> PodBuilder:
+    up = a_pod().named(name).started_but_unready(time)
+    return replace(up, node="node-1", conditions=({"type": "Ready", "status": "True"},))
+
+
+@pytest.mark.parametrize(
+    ("report", "told"), [(ON_CPU, ("False", "RunsOnCPU")), (ON_GPU, ("True", "OnGPU"))], ids=["cpu", "gpu"]
+)
+def test_what_was_said_of_gpus_in_this_run_holds_when_the_log_has_lost_its_beginning(
+    report: ServerReport, told: tuple[str, str]
+) -> None:
+    before = said(report, STRICT)
+    assert offloaded(before)[:2] == told
+    after = later(before, a_pod().ready())
+    assert (offloaded(after), ready(after)) == (offloaded(before), ready(before))
+    again = later(after, a_pod().ready())
+    assert again == after
+
+
+@pytest.mark.parametrize("report", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+def test_what_was_said_of_gpus_in_the_run_before_is_forgotten(report: ServerReport) -> None:
+    after = later(said(report, STRICT), ready_since(at("12:05:00")))
+    assert offloaded(after)[:2] == ("Unknown", "OffloadUnknown")
+    assert ready(after)[0] == "True", "nobody knows"
+
+
+@pytest.mark.parametrize("report", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("since", [at("12:05:00"), at("12:00:00")])
+def test_what_was_said_of_gpus_does_not_hold_for_a_pod_that_came_later(report: ServerReport, since: str) -> None:
+    before = said(report, STRICT)
+    two = STRICT.with_replicas(2)
+    grown = status_of(
+        two.with_status(before),
+        a_pod().ready(),
+        a_pod().named("gemma-1").loading_since(since),
+        deployment=a_deployment().of(two).with_counts(updated=2, total=2, ready=1),
+        servers={"gemma-0": report},
+    )
+    after = later(grown, ready_since(since, "gemma-1"))
+    assert offloaded(after)[:2] == ("Unknown", "OffloadUnknown")
+
+
+def test_the_cpu_of_one_pod_says_nothing_of_another() -> None:
+    two = STRICT.with_replicas(2)
+    pods = (a_pod().ready(), a_pod().named("gemma-1").ready())
+    both = {"gemma-0": ON_GPU, "gemma-1": ON_CPU}
+    before = status_of(two, *pods, deployment=a_deployment().of(two).rolled_out(2), servers=both)
+    assert "gemma-1 runs on the CPU" in offloaded(before)[2]
+    assert offloaded(later(before, *pods, model=two)) == offloaded(before)
+    assert offloaded(later(before, pods[0]))[:2] == ("Unknown", "OffloadUnknown")
+
+
+def test_a_server_whose_log_is_read_is_known_by_its_log_whatever_was_said_before() -> None:
+    model = STRICT.with_status(said(ON_CPU, STRICT))
+    assert offloaded(said(ON_GPU, model))[:2] == ("True", "OnGPU")
+    assert ready(said(ON_GPU, model))[0] == "True"
+
+
+@pytest.mark.parametrize("line", ["no usable GPU found", "x; y: z", "", "load_backend: loaded CPU backend from /a.so"])
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_what_the_condition_says_is_read_back(line: str, on_gpu: bool) -> None:
+    offload = Offload(on_gpu=on_gpu, line=line)
+    assert offload_of_text(offload_text("gemma-0", offload), pod="gemma-0") == offload
+    assert offload_of_text("the log of pod gemma-0 is being read", pod="gemma-0") is None
+    assert offload_of_text("", pod="gemma-0") is None
 
 
 NO_GPU = "warning: no usable GPU found, --gpu-layers option will be ignored"
