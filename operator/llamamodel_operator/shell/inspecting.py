@@ -163,10 +163,15 @@ class Inspector:
             course = Course(inspection=not_inspected(Reason.INSPECTION_UNAVAILABLE, message, key=key))
             return Step(key=key, asked=asked, course=course)
         course = course_of(job, self._pod_of(model, job), name=name, key=key, now=now, timeout_sec=self._timeout_sec)
+        if course.action is Action.READ_LOG:
+            read = await self._read(model, Step(key=key, asked=asked, course=course, stale=stale), files=files)
+            if not read.inspection.done or not self._is_stale(model, read.inspection):
+                return read
+            # It has looked before the files changed: there must be another one.
+            course = course_of(None, None, name=name, key=key, now=now, timeout_sec=self._timeout_sec)
         if course.action is Action.START:
             course = with_claims(self._claims(model), key=key, now=now) or self._after_refusal(model, course, key=key)
-        step = Step(key=key, asked=asked, course=course, stale=stale)
-        return await self._read(model, step, files=files) if course.action is Action.READ_LOG else step
+        return Step(key=key, asked=asked, course=course, stale=stale)
 
     def _facts(self, model: LlamaModel, *, files: tuple[FileToInspect, ...], key: str) -> Inspection | None:
         name = Key(model.namespace, facts_name(model, key))
