@@ -26,7 +26,7 @@ from llamamodel_operator.core.memory.estimate import DeviceMemory
 from llamamodel_operator.core.observed import Proof, ServerReport
 from llamamodel_operator.core.offload_text import offload_of_text, offload_text
 
-from .builders import NOON, ModelBuilder, PodBuilder, a_deployment, a_model, a_pod, at, status_of
+from .builders import CONFIGURATION, NOON, ModelBuilder, PodBuilder, a_deployment, a_model, a_pod, at, status_of
 
 GENERATE = Expected(name="gemma", task=Task.GENERATE)
 EMBED = Expected(name="gemma", task=Task.EMBED, widths=frozenset({3}))
@@ -51,6 +51,12 @@ def said(report: ServerReport | None, model: ModelBuilder | None = None) -> Llam
     return status_of(model or a_model(), a_pod().ready(), deployment=a_deployment().rolled_out(), servers=servers)
 
 
+def expected(model: ModelBuilder, file: GgufModel | None = None) -> Expected:
+    plan = model.plan()
+    match = CONFIGURATION.catalogues.match(plan.flags)
+    return expected_of(model.build(), file, words=plan.command[1:], match=match)
+
+
 # --- what is asked, and what must be answered
 
 
@@ -68,15 +74,40 @@ def test_the_request_is_the_smallest_of_the_models_task(expected: Expected, path
 
 
 def test_what_is_expected_comes_from_the_spec_and_the_file() -> None:
-    model = a_model().with_spec(servedModelName="g", task="embed").with_engine(pooling="none").build()
+    model = a_model().with_spec(servedModelName="g", task="embed").with_engine(pooling="none")
     metadata: dict[str, Value] = {
         "general.architecture": "gemma3",
         "gemma3.embedding_length": 640,
         "gemma3.dense_3_feat_out": 768,
     }
     file = GgufModel(parts=(), metadata=metadata, lengths={}, tensors=())
-    assert expected_of(model, file) == Expected(name="g", task=Task.EMBED, widths=frozenset({640, 768}), pooled=False)
-    assert expected_of(a_model().build(), None) == GENERATE
+    assert expected(model, file) == Expected(name="g", task=Task.EMBED, widths=frozenset({640, 768}), pooled=False)
+    assert expected(a_model()) == GENERATE
+
+
+@pytest.mark.parametrize(
+    ("spec", "task", "pooled"),
+    [
+        ({"task": "embed"}, Task.EMBED, True),
+        ({"task": "rerank"}, Task.RERANK, True),
+        ({"task": "embed", "engine": {"pooling": "rank"}}, Task.RERANK, True),
+        ({"extraArgs": ["--embeddings"]}, Task.EMBED, False),
+        ({"extraArgs": ["--embedding", "--pooling", "mean"]}, Task.EMBED, True),
+        ({"extraArgs": ["--embeddings", "--pooling", "none"]}, Task.EMBED, False),
+        ({"extraArgs": ["--embeddings", "--pooling", "rank"]}, Task.RERANK, True),
+        ({"extraArgs": ["--reranking"]}, Task.RERANK, True),
+        ({"extraArgs": ["--rerank"]}, Task.RERANK, True),
+        ({"extraArgs": ["--pooling", "rank"]}, Task.GENERATE, True),
+        ({"env": [{"name": "LLAMA_ARG_EMBEDDINGS", "value": "1"}]}, Task.EMBED, False),
+        ({"env": [{"name": "LLAMA_ARG_EMBEDDINGS", "value": "0"}]}, Task.GENERATE, True),
+        ({"extraArgs": ["--alias", "--embeddings-are-not-meant"]}, Task.GENERATE, True),
+    ],
+)
+@pytest.mark.parametrize("build", [4291, 11669])
+def test_the_task_is_what_the_command_line_asks_for(spec: dict[str, Any], task: Task, pooled: bool, build: int) -> None:
+    model = a_model().with_spec(**spec, image=f"example.com/llama:server-b{build}")
+    found = expected(model)
+    assert (found.task, found.pooled) == (task, pooled)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +135,8 @@ def test_the_model_must_be_there_under_its_name(answer: Any, problem: str) -> No
         (GENERATE, None, "/v1/completions gave no text"),
         (EMBED, {"data": [{"embedding": [0.1, 0, -1]}]}, ""),
         (EMBED, [{"embedding": [[0.1, 0, -1], [0, 0, 0]]}], ""),
+        (EMBED, {"embedding": [0.1, 0, -1]}, ""),
+        (EMBED, {}, "no vector of finite numbers"),
         (EMBED, {"data": [{"embedding": [0.1, 0]}]}, "/v1/embeddings gave a vector of 2 elements, expected 3"),
         (EMBED, {"data": [{"embedding": [0, 0.0, 0]}]}, "/v1/embeddings gave a vector of zeros alone"),
         (EMBED, {"data": [{"embedding": [0.1, math.nan, 1]}]}, "no vector of finite numbers"),
