@@ -64,6 +64,14 @@ def test_vectors_of_single_tokens_are_asked_for_where_nothing_is_pooled(start_se
         assert asked(server, expected).proof is Proof.ANSWERS
 
 
+def test_a_pooling_by_rank_alone_changes_nothing_and_with_embeddings_it_is_reranking(start_server: Start) -> None:
+    with start_server("--alias", "gemma", "--pooling", "rank") as server:
+        assert asked(server, Expected(name="gemma", task=Task.GENERATE)).proof is Proof.ANSWERS
+        assert asked(server, Expected(name="gemma", task=Task.RERANK)).proof is Proof.FAILS
+    with start_server("--alias", "gemma", "--embeddings", "--pooling", "rank") as server:
+        assert asked(server, Expected(name="gemma", task=Task.RERANK)).proof is Proof.ANSWERS
+
+
 def test_a_grammar_for_the_whole_server_does_not_stand_in_the_way(start_server: Start) -> None:
     with start_server("--alias", "gemma", "--grammar", 'root ::= "yes" | "no"') as server:
         assert asked(server, Expected(name="gemma", task=Task.GENERATE)).proof is Proof.ANSWERS

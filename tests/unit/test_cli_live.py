@@ -10,16 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import click
 import pytest
 
 from llamamodel_operator.cli import observing, watching
+from llamamodel_operator.cli.cluster import Cluster
 from llamamodel_operator.cli.live import Counters, Look, NotReadable, Rates, Slot, rates
 from llamamodel_operator.cli.log_reading import shown_line
 from llamamodel_operator.cli.main import run
 from llamamodel_operator.cli.observing import Observation
 from llamamodel_operator.cli.status_report import status_text
 from llamamodel_operator.cli.terminal import shown_age, table
+from llamamodel_operator.cli.watching import Screen, show_again
 
 from .builders import a_model, a_pod, at
 from .fake_api import FakeApi, FakeServer, a_fake_api
@@ -329,11 +332,9 @@ def test_a_watch_shows_what_changed_and_ends_well(
     assert out.count("Updating") == 1
 
 
-def test_a_terminal_is_redrawn_and_a_cluster_that_is_away_is_no_end(
+def test_a_terminal_is_redrawn_when_the_screen_changed_and_when_something_was_told_below_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llamamodel_operator.cli.watching import Screen, show_again
-
     monkeypatch.setattr("_pytest.capture.CaptureIO.isatty", lambda _: True, raising=False)
     monkeypatch.setattr(watching, "PERIOD_SEC", 0)
     monkeypatch.setattr("click.clear", lambda: print("<cleared>"))
@@ -342,6 +343,7 @@ def test_a_terminal_is_redrawn_and_a_cluster_that_is_away_is_no_end(
         Screen(text="age 1s", content="same"),
         Screen(text="age 2s", content="same"),
         TimeoutError(),
+        Screen(text="age 2s", content="same"),
         KeyboardInterrupt(),
     ]
 
@@ -354,11 +356,99 @@ def test_a_terminal_is_redrawn_and_a_cluster_that_is_away_is_no_end(
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(show_again(look))
 
-    assert capsys.readouterr().out.split("<cleared>\n")[1:] == [
-        "age 1s\n",
-        "age 2s\n",
-        "the cluster does not answer: TimeoutError\n",
-    ]
+    told = capsys.readouterr()
+    assert told.out.split("<cleared>\n")[1:] == ["age 1s\n", "age 2s\n", "age 2s\n"]
+    assert told.err == "the cluster does not answer: TimeoutError; it is asked again\n"
+
+
+SERVER_ERROR = (503, {"kind": "Status", "message": "etcd has no leader"})
+
+
+@pytest.mark.parametrize("command", [("status", "gemma"), ("top",)])
+def test_a_watch_goes_on_when_the_cluster_answers_with_an_error_that_will_pass(
+    command: tuple[str, ...],
+    api: FakeApi,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "PERIOD_SEC", 2)
+    ready_model(api)
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        match len(pauses):
+            case 1:
+                api.refusals["GET /apis/llamamodel.dev"] = SERVER_ERROR
+            case 7:
+                api.refusals.clear()
+                ready_model(api, phase="Updating")
+            case 8:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+
+    code, out, err = call(*command, "--watch")
+
+    assert code == 0
+    assert out.count("Updating") == 1
+    assert err == "the cluster answered 503: etcd has no leader; it is asked again\n"
+    assert pauses == [2, 4, 8, 16, 30, 30, 30, 2]
+
+
+def test_a_watch_goes_on_when_the_cluster_is_not_there_for_a_while(
+    api: FakeApi, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def models(_cluster: Cluster, *, everywhere: bool) -> list[dict[str, Any]]:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            raise KeyboardInterrupt
+        if looks > 1:
+            raise aiohttp.ClientConnectionError("Connection refused")
+        return [a_model().with_status(STATUS).raw()]
+
+    monkeypatch.setattr(Cluster, "models", models)
+
+    code, out, err = call("top", "--watch", "-o", "json")
+
+    assert code == 0
+    assert len(json.loads(out)) == 1, "nothing but JSON"
+    assert err == "the cluster does not answer: Connection refused; it is asked again\n"
+
+
+@pytest.mark.parametrize("command", [("status", "gemma"), ("top",)])
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "the cluster answered 401: no"), (403, "LlamaModels may not be read: no"), (404, "")],
+)
+def test_a_watch_ends_at_what_will_not_pass(
+    command: tuple[str, ...],
+    status: int,
+    said: str,
+    api: FakeApi,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ready_model(api)
+    pauses = 0
+
+    async def sleep(_seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        api.refusals["GET /apis/llamamodel.dev"] = (status, {"kind": "Status", "message": "no"})
+        if pauses == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+
+    code, _, err = call(*command, "--watch")
+
+    assert (code, pauses) == (2, 1)
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
 
 
 def test_a_narrow_terminal_wraps_messages_inside_of_their_column() -> None:

@@ -164,6 +164,22 @@ async def is_served(world: World, node: Node, model: ModelBuilder | None = None)
     await passes(world)
 
 
+async def restarted(world: World) -> World:
+    """Another process of the operator, which knows what the cluster has."""
+    after = World(world.cluster, inspecting=True)
+    after.now = world.now
+    resync = Resync(
+        client=world.cluster,
+        store=after.store,
+        metrics=after.metrics,
+        namespaces=(),
+        interval_sec=300,
+        enqueue=after.again.append,
+    )
+    await resync.fill()
+    return after
+
+
 async def test_the_files_are_inspected_before_anything_takes_a_gpu(world: World, node: Node, models: Path) -> None:
     a_file(models)
     world.has(a_model().with_gpu())
@@ -235,16 +251,7 @@ async def test_the_job_is_small_restricted_and_has_no_gpu(world: World, node: No
 async def test_a_restart_of_the_operator_makes_no_job(world: World, node: Node, models: Path) -> None:
     a_file(models)
     await is_served(world, node)
-    after = World(world.cluster, inspecting=True)
-    resync = Resync(
-        client=world.cluster,
-        store=after.store,
-        metrics=after.metrics,
-        namespaces=(),
-        interval_sec=300,
-        enqueue=after.again.append,
-    )
-    await resync.fill()
+    after = await restarted(world)
     world.cluster.forget_writes()
     await after.reconciler.reconcile(GEMMA)
     assert world.cluster.writes == []
@@ -687,6 +694,32 @@ async def test_facts_that_may_not_be_kept_are_given_up_for_other_files(world: Wo
     await passes(world, 2)
     assert any(job["metadata"]["name"] for job in node.jobs())
     assert world.condition("Inspected")[:2] == ("Unknown", "Inspecting")
+
+
+@pytest.mark.parametrize("between", ["nothing", "a restart"])
+async def test_a_job_that_looked_before_a_file_was_replaced_is_made_again_where_its_facts_were_not_kept(
+    world: World, node: Node, models: Path, between: str
+) -> None:
+    a_file(models)
+    world.has(a_model())
+    await passes(world)
+    node.runs_the_job()
+    (before,) = node.jobs()
+    world.cluster.refuses("ConfigMap", ApiError(status=403, reason="Forbidden", message="exceeded quota"))
+    await passes(world)
+    a_file(models, context=8192)
+    assert not node.starts_a_pod()
+    if between == "a restart":
+        world = node.world = await restarted(world)
+    await passes(world)
+    (job,) = node.jobs()
+    assert job["metadata"]["uid"] != before["metadata"]["uid"]
+    node.runs_the_job()
+    await passes(world)
+    assert node.starts_a_pod()
+    await passes(world)
+    assert world.condition("Inspected")[0] == "True"
+    assert world.cluster.shows(MODELS, GEMMA)["status"]["model"]["contextLength"] == 8192
 
 
 async def test_with_inspections_off_all_is_as_before(cluster: FakeCluster) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -120,11 +124,14 @@ class World:
         self.again: list[Key] = []
         self.logs_read: list[str] = []
         self.log_says: Measured | Exception | None = None
+        self.log_hangs = False
         self.offload: Offload | None = None
         self.prober = Prober(again=self.again.append, read_log=self._read_log, call_later=self.timers, port=server.port)
 
     async def _read_log(self, namespace: str, pod: str) -> LoadLog:
         self.logs_read.append(f"{namespace}/{pod}")
+        if self.log_hangs:
+            await asyncio.Event().wait()
         if isinstance(self.log_says, Exception):
             raise self.log_says
         return LoadLog(measured=self.log_says, offload=self.offload)
@@ -338,7 +345,7 @@ async def test_a_log_that_may_not_be_read_is_let_be(status: int) -> None:
 async def test_a_log_that_cannot_be_read_now_is_read_later() -> None:
     async with a_world() as world:
         world.log_says = ApiError(status=503, reason="", message="busy")
-        assert await world.knows(read_log=True) == {"gemma-0": BUILD}
+        assert await world.knows(read_log=True) == {"gemma-0": replace(BUILD, log_pending=True)}
         assert world.timers.delays == [5]
         world.log_says = MEASURED
         await world.time_passes()
@@ -348,12 +355,26 @@ async def test_a_log_that_cannot_be_read_now_is_read_later() -> None:
 async def test_a_log_that_can_never_be_read_is_let_be_in_the_end_and_nothing_waits_for_it() -> None:
     async with a_world(scales=(1,)) as world:
         world.log_says = ApiError(status=500, reason="InternalError", message="the kubelet does not answer")
-        known = {"gemma-0": ServerReport(build=11669, scales=(0.5,))}
-        assert await world.knows(scales=(0.5,), read_log=True) == known
+        known = ServerReport(build=11669, scales=(0.5,))
+        assert await world.knows(scales=(0.5,), read_log=True) == {"gemma-0": replace(known, log_pending=True)}
         for _ in range(6):
             await world.time_passes()
+        assert world.asks(scales=(0.5,), read_log=True) == {"gemma-0": known}
         assert len(world.logs_read) == module._LOG_TRIES
-        assert world.timers.delays == [5, 10, 20, 40, 60, 60, 60]
+        assert sorted(world.timers.delays) == [5, 10, 20, 40, *7 * [60]]
+
+
+async def test_a_log_that_takes_too_long_is_let_be_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOG_SEC", 0.01)
+    async with a_world() as world:
+        world.log_hangs = True
+        await world.knows(read_log=True)
+        for _ in range(module._LOG_TRIES):
+            await world.time_passes()
+        assert world.asks(read_log=True) == {"gemma-0": BUILD}
+        assert len(world.logs_read) == module._LOG_TRIES
+        assert world.again[-1] == GEMMA
+        assert asking() == []
 
 
 async def test_a_server_that_cannot_be_reached_is_measured_all_the_same() -> None:
@@ -567,7 +588,7 @@ async def _drop_by_drop(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("answer", [_never, _drop_by_drop])
 async def test_a_server_that_takes_too_long_is_unknown(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
-    monkeypatch.setattr(module, "_ANSWER_SEC", 0.1)
+    monkeypatch.setattr(module, "_QUICK", aiohttp.ClientTimeout(total=0.1))
     async with a_world() as world:
         world.server.instead["GET /props"] = answer
         assert await world.knows() == {}
@@ -673,6 +694,31 @@ async def test_only_so_many_servers_are_asked_at_once() -> None:
         await world.settled()
         assert world.server.most == module._AT_ONCE
         assert len(world.asks(*pods)) == 100
+
+
+async def test_servers_that_keep_a_small_request_waiting_keep_nobody_else_from_being_asked() -> None:
+    async with a_world() as world:
+        serving(world).server.instead["POST /v1/completions"] = _never
+        pods = [a_pod(f"gemma-{number}") for number in range(2 * module._AT_ONCE)]
+        world.asks(*pods, expected=EXPECTED)
+        asked = world.server.requests
+        await until(lambda: asked.count("GET /v1/models") == len(pods) and world.server.now == module._PATIENT_AT_ONCE)
+        qwen = Key("demo", "qwen")
+        world.prober.reports(qwen, [a_pod("qwen-0")], scales=None)
+        await until(lambda: qwen in world.again)
+        assert world.prober.reports(qwen, [a_pod("qwen-0")], scales=None) == {"qwen-0": BUILD}
+        assert world.server.now == asked.count("POST /v1/completions") == module._PATIENT_AT_ONCE
+
+
+async def test_logs_that_do_not_come_keep_no_server_from_being_asked() -> None:
+    async with a_world() as world:
+        world.log_hangs = True
+        pods = [a_pod(f"gemma-{number}") for number in range(2 * module._AT_ONCE)]
+        world.asks(*pods, read_log=True)
+        await until(lambda: len(world.again) == len(pods))
+        pending = replace(BUILD, log_pending=True)
+        assert world.asks(*pods, read_log=True) == {pod.name: pending for pod in pods}
+        assert len(world.logs_read) == module._LOGS_AT_ONCE
 
 
 async def test_pods_that_are_gone_are_forgotten() -> None:
@@ -800,6 +846,62 @@ async def test_a_server_that_takes_the_request_and_never_answers_is_silent() -> 
         serving(world)
         await world.time_passes()
         assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.ANSWERS
+
+
+@pytest.mark.parametrize("slow", ["GET /health", "GET /v1/models"])
+async def test_a_server_that_is_only_slow_is_waited_for_and_proven(monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    monkeypatch.setattr(module, "_QUICK", aiohttp.ClientTimeout(total=0.1))
+    async with a_world() as world:
+        at_once = serving(world).server.instead[slow]
+
+        async def slow_at_first(request: web.Request) -> web.StreamResponse:
+            return await (_never if world.server.requests.count(slow) == 1 else at_once)(request)
+
+        world.server.instead[slow] = slow_at_first
+        assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.ANSWERS
+        assert world.again == [GEMMA], "nothing else was said of it before"
+
+
+async def test_a_server_that_takes_connections_and_never_answers_is_silent_and_not_unreached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_QUICK", "_PATIENT"):
+        monkeypatch.setattr(module, name, aiohttp.ClientTimeout(total=0.1))
+    async with a_world() as world:
+        serving(world).server.instead["GET /health"] = _never
+        assert await world.knows(expected=EXPECTED) == {}
+        await world.time_passes()
+        report = (await world.knows(expected=EXPECTED))["gemma-0"]
+        assert report.proof is Proof.SILENT
+        assert report.problem == "GET /health: it took the connection and gave no answer within 120 s"
+
+
+async def test_a_server_whose_connections_are_dropped_on_the_way_is_not_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_QUICK", aiohttp.ClientTimeout(total=60, sock_connect=0.1))
+    async with a_world() as world:
+        with contextlib.ExitStack() as opened:
+            deaf = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            world.prober._port = deaf.getsockname()[1]
+            for _ in range(8):  # more than its queue holds: packets for further ones are dropped
+                waiting = opened.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(deaf.getsockname())
+            await world.knows(expected=EXPECTED)
+            await world.time_passes()
+            assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.NOT_REACHED
+
+
+async def test_tries_that_fail_in_different_ways_do_not_add_up() -> None:
+    async with a_world() as world:
+        serving(world).server.instead["GET /health"] = says({}, status=503)
+        await world.knows(expected=EXPECTED)
+        serving(world).server.instead["POST /v1/completions"] = says(text="", status=503)
+        await world.time_passes()
+        assert await world.knows(expected=EXPECTED) == {}
+        await world.time_passes()
+        assert (await world.knows(expected=EXPECTED))["gemma-0"].proof is Proof.SILENT
 
 
 async def test_a_server_that_wants_a_key_is_not_reached() -> None:

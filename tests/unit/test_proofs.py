@@ -24,8 +24,9 @@ from llamamodel_operator.core.engine.proof import (
 from llamamodel_operator.core.gguf.model import GgufModel, Value
 from llamamodel_operator.core.memory.estimate import DeviceMemory
 from llamamodel_operator.core.observed import Proof, ServerReport
+from llamamodel_operator.core.offload_text import offload_of_text, offload_text
 
-from .builders import NOON, ModelBuilder, a_deployment, a_model, a_pod, at, status_of
+from .builders import CONFIGURATION, NOON, ModelBuilder, PodBuilder, a_deployment, a_model, a_pod, at, status_of
 
 GENERATE = Expected(name="gemma", task=Task.GENERATE)
 EMBED = Expected(name="gemma", task=Task.EMBED, widths=frozenset({3}))
@@ -50,6 +51,12 @@ def said(report: ServerReport | None, model: ModelBuilder | None = None) -> Llam
     return status_of(model or a_model(), a_pod().ready(), deployment=a_deployment().rolled_out(), servers=servers)
 
 
+def expected(model: ModelBuilder, file: GgufModel | None = None) -> Expected:
+    plan = model.plan()
+    match = CONFIGURATION.catalogues.match(plan.flags)
+    return expected_of(model.build(), file, words=plan.command[1:], match=match)
+
+
 # --- what is asked, and what must be answered
 
 
@@ -67,15 +74,40 @@ def test_the_request_is_the_smallest_of_the_models_task(expected: Expected, path
 
 
 def test_what_is_expected_comes_from_the_spec_and_the_file() -> None:
-    model = a_model().with_spec(servedModelName="g", task="embed").with_engine(pooling="none").build()
+    model = a_model().with_spec(servedModelName="g", task="embed").with_engine(pooling="none")
     metadata: dict[str, Value] = {
         "general.architecture": "gemma3",
         "gemma3.embedding_length": 640,
         "gemma3.dense_3_feat_out": 768,
     }
     file = GgufModel(parts=(), metadata=metadata, lengths={}, tensors=())
-    assert expected_of(model, file) == Expected(name="g", task=Task.EMBED, widths=frozenset({640, 768}), pooled=False)
-    assert expected_of(a_model().build(), None) == GENERATE
+    assert expected(model, file) == Expected(name="g", task=Task.EMBED, widths=frozenset({640, 768}), pooled=False)
+    assert expected(a_model()) == GENERATE
+
+
+@pytest.mark.parametrize(
+    ("spec", "task", "pooled"),
+    [
+        ({"task": "embed"}, Task.EMBED, True),
+        ({"task": "rerank"}, Task.RERANK, True),
+        ({"task": "embed", "engine": {"pooling": "rank"}}, Task.RERANK, True),
+        ({"extraArgs": ["--embeddings"]}, Task.EMBED, False),
+        ({"extraArgs": ["--embedding", "--pooling", "mean"]}, Task.EMBED, True),
+        ({"extraArgs": ["--embeddings", "--pooling", "none"]}, Task.EMBED, False),
+        ({"extraArgs": ["--embeddings", "--pooling", "rank"]}, Task.RERANK, True),
+        ({"extraArgs": ["--reranking"]}, Task.RERANK, True),
+        ({"extraArgs": ["--rerank"]}, Task.RERANK, True),
+        ({"extraArgs": ["--pooling", "rank"]}, Task.GENERATE, True),
+        ({"env": [{"name": "LLAMA_ARG_EMBEDDINGS", "value": "1"}]}, Task.EMBED, False),
+        ({"env": [{"name": "LLAMA_ARG_EMBEDDINGS", "value": "0"}]}, Task.GENERATE, True),
+        ({"extraArgs": ["--alias", "--embeddings-are-not-meant"]}, Task.GENERATE, True),
+    ],
+)
+@pytest.mark.parametrize("build", [4291, 11669])
+def test_the_task_is_what_the_command_line_asks_for(spec: dict[str, Any], task: Task, pooled: bool, build: int) -> None:
+    model = a_model().with_spec(**spec, image=f"example.com/llama:server-b{build}")
+    found = expected(model)
+    assert (found.task, found.pooled) == (task, pooled)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +135,8 @@ def test_the_model_must_be_there_under_its_name(answer: Any, problem: str) -> No
         (GENERATE, None, "/v1/completions gave no text"),
         (EMBED, {"data": [{"embedding": [0.1, 0, -1]}]}, ""),
         (EMBED, [{"embedding": [[0.1, 0, -1], [0, 0, 0]]}], ""),
+        (EMBED, {"embedding": [0.1, 0, -1]}, ""),
+        (EMBED, {}, "no vector of finite numbers"),
         (EMBED, {"data": [{"embedding": [0.1, 0]}]}, "/v1/embeddings gave a vector of 2 elements, expected 3"),
         (EMBED, {"data": [{"embedding": [0, 0.0, 0]}]}, "/v1/embeddings gave a vector of zeros alone"),
         (EMBED, {"data": [{"embedding": [0.1, math.nan, 1]}]}, "no vector of finite numbers"),
@@ -146,7 +180,9 @@ def test_a_server_that_takes_a_request_and_never_answers_is_not_ready_unless_it_
     report = ServerReport(proof=Proof.SILENT, problem="it took a small request and did not answer it")
     assert ready(said(report))[:2] == ("False", "NotAnswering")
     before = said(ServerReport(proof=Proof.ANSWERS))
-    assert ready(said(report, a_model().with_status(before)))[0] == "True", "it is busy with others"
+    after = said(report, a_model().with_status(before))
+    assert ready(after)[0] == "True", "it is busy with others"
+    assert "ServerNotReached" not in [finding.code for finding in after.findings or ()]
 
 
 def test_a_server_that_cannot_be_asked_is_ready_with_a_finding() -> None:
@@ -198,6 +234,14 @@ def test_who_requires_the_gpu_is_not_ready_without_it() -> None:
     assert ready(said(ServerReport(proof=Proof.ANSWERS), strict))[0] == "True", "nobody knows"
 
 
+def test_who_requires_the_gpu_waits_for_the_log_and_nobody_else_does() -> None:
+    unread = ServerReport(proof=Proof.ANSWERS, log_pending=True)
+    status, reason, message = ready(said(unread, WITH_GPU.with_spec(requireOffload=True)))
+    assert (status, reason) == ("False", "Verifying")
+    assert "log" in message
+    assert ready(said(unread, WITH_GPU))[0] == "True"
+
+
 def test_what_requires_the_gpu_rolls_no_pod() -> None:
     strict = WITH_GPU.with_spec(requireOffload=True)
     assert (strict.plan().revision, strict.plan().settled_for) == (
@@ -232,6 +276,86 @@ def test_after_a_restart_of_the_operator_what_was_said_of_gpus_holds_while_logs_
     assert offloaded(said(None, WITH_GPU.with_status(before)))[:2] == ("False", "RunsOnCPU")
     changed = WITH_GPU.with_engine(contextSize=512).with_status(before)
     assert offloaded(said(None, changed))[:2] == ("Unknown", "OffloadUnknown")
+
+
+STRICT = WITH_GPU.with_spec(requireOffload=True)
+ROTATED = ServerReport(proof=Proof.ANSWERS)
+"""Of a server whose log has lost its beginning."""
+LATER = NOON + timedelta(minutes=10)
+
+
+def later(before: LlamaModelStatus, *pods: PodBuilder, model: ModelBuilder = STRICT) -> LlamaModelStatus:
+    """The status after a restart of the operator, when the logs of these pods have lost their beginning."""
+    deployment = a_deployment().of(model).rolled_out(len(pods))
+    servers = {pod.name: ROTATED for pod in pods}
+    return status_of(model.with_status(before), *pods, deployment=deployment, servers=servers, now=LATER)
+
+
+def ready_since(time: str, name: str = "gemma-0") -> PodBuilder:
+    up = a_pod().named(name).started_but_unready(time)
+    return replace(up, node="node-1", conditions=({"type": "Ready", "status": "True"},))
+
+
+@pytest.mark.parametrize(
+    ("report", "told"), [(ON_CPU, ("False", "RunsOnCPU")), (ON_GPU, ("True", "OnGPU"))], ids=["cpu", "gpu"]
+)
+def test_what_was_said_of_gpus_in_this_run_holds_when_the_log_has_lost_its_beginning(
+    report: ServerReport, told: tuple[str, str]
+) -> None:
+    before = said(report, STRICT)
+    assert offloaded(before)[:2] == told
+    after = later(before, a_pod().ready())
+    assert (offloaded(after), ready(after)) == (offloaded(before), ready(before))
+    again = later(after, a_pod().ready())
+    assert again == after
+
+
+@pytest.mark.parametrize("report", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+def test_what_was_said_of_gpus_in_the_run_before_is_forgotten(report: ServerReport) -> None:
+    after = later(said(report, STRICT), ready_since(at("12:05:00")))
+    assert offloaded(after)[:2] == ("Unknown", "OffloadUnknown")
+    assert ready(after)[0] == "True", "nobody knows"
+
+
+@pytest.mark.parametrize("report", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("since", [at("12:05:00"), at("12:00:00")])
+def test_what_was_said_of_gpus_does_not_hold_for_a_pod_that_came_later(report: ServerReport, since: str) -> None:
+    before = said(report, STRICT)
+    two = STRICT.with_replicas(2)
+    grown = status_of(
+        two.with_status(before),
+        a_pod().ready(),
+        a_pod().named("gemma-1").loading_since(since),
+        deployment=a_deployment().of(two).with_counts(updated=2, total=2, ready=1),
+        servers={"gemma-0": report},
+    )
+    after = later(grown, ready_since(since, "gemma-1"))
+    assert offloaded(after)[:2] == ("Unknown", "OffloadUnknown")
+
+
+def test_the_cpu_of_one_pod_says_nothing_of_another() -> None:
+    two = STRICT.with_replicas(2)
+    pods = (a_pod().ready(), a_pod().named("gemma-1").ready())
+    both = {"gemma-0": ON_GPU, "gemma-1": ON_CPU}
+    before = status_of(two, *pods, deployment=a_deployment().of(two).rolled_out(2), servers=both)
+    assert "gemma-1 runs on the CPU" in offloaded(before)[2]
+    assert offloaded(later(before, *pods, model=two)) == offloaded(before)
+    assert offloaded(later(before, pods[0]))[:2] == ("Unknown", "OffloadUnknown")
+
+
+def test_a_server_whose_log_is_read_is_known_by_its_log_whatever_was_said_before() -> None:
+    model = STRICT.with_status(said(ON_CPU, STRICT))
+    assert offloaded(said(ON_GPU, model))[:2] == ("True", "OnGPU")
+    assert ready(said(ON_GPU, model))[0] == "True"
+
+
+@pytest.mark.parametrize("line", ["no usable GPU found", "x; y: z", "", "load_backend: loaded CPU backend from /a.so"])
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_what_the_condition_says_is_read_back(line: str, on_gpu: bool) -> None:
+    offload = Offload(on_gpu=on_gpu, line=line)
+    assert offload_of_text(offload_text("gemma-0", offload), pod="gemma-0") == offload
+    assert offload_of_text("the log of pod gemma-0 is being read", pod="gemma-0") is None
+    assert offload_of_text("", pod="gemma-0") is None
 
 
 NO_GPU = "warning: no usable GPU found, --gpu-layers option will be ignored"

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from llamamodel_operator.api.labels import MANAGED_BY_LABEL, MODEL_LABEL
+from llamamodel_operator.api.spec import Task
+from llamamodel_operator.core.engine.proof import Expected
 from llamamodel_operator.shell.client import (
     DEPLOYMENTS,
     EVENTS,
@@ -50,6 +52,12 @@ async def test_a_missing_claim_is_told_in_the_status_and_by_an_event(world: Worl
     assert world.cluster.writes[:3] == FIRST_PASS
     assert [write.kind for write in world.cluster.writes[3:]] == ["Event"]
     assert world.ready()[0] == "ClaimNotFound"
+
+
+async def test_servers_are_asked_for_what_their_command_line_makes_them_do(world: World) -> None:
+    world.has(a_model().with_spec(servedModelName="vectors", extraArgs=["--embeddings", "--pooling", "mean"]))
+    await world.reconciler.reconcile(GEMMA)
+    assert world.prober.expected == Expected(name="vectors", task=Task.EMBED)
 
 
 async def test_the_second_pass_writes_nothing(world: World) -> None:

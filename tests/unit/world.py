@@ -30,6 +30,7 @@ class SilentServers(Prober):
 
     def __init__(self) -> None:
         self.says: dict[str, ServerReport] = {}
+        self.expected: Expected | None = None
 
     def reports(
         self,
@@ -40,6 +41,7 @@ class SilentServers(Prober):
         read_log: bool = False,
         expected: Expected | None = None,
     ) -> Mapping[str, ServerReport]:
+        self.expected = expected
         answers = ServerReport(proof=Proof.ANSWERS)
         return {pod.name: self.says.get(pod.name, answers) for pod in pods if pod.ready}
 

@@ -90,7 +90,7 @@ class FindingCode(StrEnum):
     # running servers
     SERVER_NOT_REACHED = "ServerNotReached"
     """The kubelet calls a pod ready, and the operator cannot ask its server: a network policy, a mesh, an API key. What
-    only the server knows stays unknown."""
+    only the server knows stays unknown. A server that is only slow to answer is waited for."""
     NO_DISRUPTION_BUDGET = "NoDisruptionBudget"
     """The PodDisruptionBudget could not be made; the model serves all the same."""
     # volumes

@@ -25,8 +25,20 @@ _T = TypeVar("_T")
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
+_LASTING = frozenset({401, 403, 404})
+"""Statuses that stay as they are until somebody changes something."""
+
+
 class NoClusterError(Exception):
-    """The cluster cannot be read; the message is one line that says why and what to do."""
+    """The cluster cannot be read; the message is one line that says why and what to do.
+
+    Attributes:
+        passing: whether it may be over in a moment, by itself.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +60,7 @@ class Cluster:
         try:
             found = await self.client.get(MODELS, namespace=self.namespace, name=name)
         except ApiError as error:
-            raise NoClusterError(_refusal(error, self.namespace)) from None
+            raise _refusal(error, self.namespace) from None
         if found is None:
             raise NoClusterError(
                 f"there is no LlamaModel {name} in the namespace {self.namespace}: name another with --namespace"
@@ -61,7 +73,7 @@ class Cluster:
         try:
             return [raw async for chunk in self.client.list(MODELS, namespace=namespace) for raw in chunk]
         except ApiError as error:
-            raise NoClusterError(_refusal(error, namespace)) from None
+            raise _refusal(error, namespace) from None
 
 
 def ask_cluster(
@@ -157,10 +169,10 @@ def read_cluster(
     return ask_cluster(read, kubeconfig=kubeconfig, context=context, namespace=namespace)
 
 
-def _refusal(error: ApiError, namespace: str | None) -> str:
+def _refusal(error: ApiError, namespace: str | None) -> NoClusterError:
     if error.status == 404:
-        return "the cluster has no LlamaModels: the CustomResourceDefinition is not installed"
+        return NoClusterError("the cluster has no LlamaModels: the CustomResourceDefinition is not installed")
     if error.status == 403:
         narrower = "" if namespace else "; --namespace asks for one namespace alone"
-        return f"LlamaModels may not be read: {error}{narrower}"
-    return f"the cluster answered {error.status}: {error}"
+        return NoClusterError(f"LlamaModels may not be read: {error}{narrower}")
+    return NoClusterError(f"the cluster answered {error.status}: {error}", passing=error.status not in _LASTING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from llamamodel_operator.cli.exit_codes import FINE, FOUND, UNREADABLE
+from llamamodel_operator.cli.exit_codes import FINE, FOUND
 from llamamodel_operator.cli.options import Command, cluster_options, colour_option, examples, output_option
 
 __all__ = ["status"]
@@ -35,38 +35,23 @@ def status(
     import shutil
     from datetime import UTC, datetime
 
-    from llamamodel_operator.cli.cluster import Cluster, NoClusterError, ask_cluster
+    from llamamodel_operator.cli.cluster import Cluster
     from llamamodel_operator.cli.observing import Watcher
     from llamamodel_operator.cli.status_json import status_json
     from llamamodel_operator.cli.status_report import status_text
-    from llamamodel_operator.cli.terminal import note
-    from llamamodel_operator.cli.watching import Screen, show_again
+    from llamamodel_operator.cli.watching import Look, Screen, show
 
-    async def show(cluster: Cluster) -> int:
+    def looking(cluster: Cluster) -> Look:
         watcher = Watcher(cluster)
-        ready = False
 
         async def look() -> Screen:
-            nonlocal ready
             (seen,) = await watcher.observe([await cluster.model(name)])
-            ready = seen.ready
-            content = status_json(seen)
-            if output == "json":
-                return Screen(text=content, content=content)
-            width = shutil.get_terminal_size((120, 40)).columns
-            return Screen(text=status_text(seen, now=datetime.now(UTC), width=width), content=content)
+            text = content = status_json(seen)
+            if output == "text":
+                width = shutil.get_terminal_size((120, 40)).columns
+                text = status_text(seen, now=datetime.now(UTC), width=width)
+            return Screen(text=text, content=content, code=FINE if seen.ready else FOUND)
 
-        if watch:
-            await show_again(look)
-        click.echo((await look()).text)
-        return FINE if ready else FOUND
+        return look
 
-    try:
-        return ask_cluster(show, kubeconfig=kubeconfig, context=context, namespace=namespace)
-    except NoClusterError as error:
-        note(f"error: {error}")
-        return UNREADABLE
-    except KeyboardInterrupt:
-        if watch:
-            return FINE
-        raise
+    return show(looking, watch=watch, kubeconfig=kubeconfig, context=context, namespace=namespace)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from llamamodel_operator.cli.exit_codes import FINE, UNREADABLE
 from llamamodel_operator.cli.options import Command, cluster_options, colour_option, examples, output_option
 
 __all__ = ["top"]
@@ -32,16 +31,15 @@ def top(
     Tokens per second are those between two looks at the servers, a second apart. What is not known is "-": servers
     are asked through the API server, which takes the right to get pods/proxy, and for their metrics.
     """
-    from llamamodel_operator.cli.cluster import Cluster, NoClusterError, ask_cluster
+    from llamamodel_operator.cli.cluster import Cluster
     from llamamodel_operator.cli.observing import Watcher
-    from llamamodel_operator.cli.terminal import note
     from llamamodel_operator.cli.top_report import top_json, top_text
-    from llamamodel_operator.cli.watching import Screen, show_again
+    from llamamodel_operator.cli.watching import Look, Screen, show
 
     if all_namespaces and namespace:
         raise click.UsageError("give one of --all-namespaces and --namespace")
 
-    async def show(cluster: Cluster) -> int:
+    def looking(cluster: Cluster) -> Look:
         watcher = Watcher(cluster)
 
         async def look() -> Screen:
@@ -49,17 +47,6 @@ def top(
             text = top_json(seen) if output == "json" else top_text(seen, namespaces=all_namespaces)
             return Screen(text=text, content=text)
 
-        if watch:
-            await show_again(look)
-        click.echo((await look()).text)
-        return FINE
+        return look
 
-    try:
-        return ask_cluster(show, kubeconfig=kubeconfig, context=context, namespace=namespace)
-    except NoClusterError as error:
-        note(f"error: {error}")
-        return UNREADABLE
-    except KeyboardInterrupt:
-        if watch:
-            return FINE
-        raise
+    return show(looking, watch=watch, kubeconfig=kubeconfig, context=context, namespace=namespace)

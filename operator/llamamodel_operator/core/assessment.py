@@ -12,7 +12,7 @@ from llamamodel_operator.api.spec import LlamaModelSpec, MemoryPolicy
 from llamamodel_operator.api.status import SettledStatus
 from llamamodel_operator.core.fits import Fits, Room, fits_in, least_memory, no_gpu, not_estimated, room_for
 from llamamodel_operator.core.gguf.geometry import UnsupportedModelError
-from llamamodel_operator.core.inspection import Inspection, InspectionState
+from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.memory.advice import Change, changes
 from llamamodel_operator.core.memory.arguments import MemoryArguments
@@ -68,7 +68,7 @@ def assess(
         overheads: bytes that the driver takes on each GPU, by vendor, where the operator was told.
     """
     was_settled, before = recorded
-    if inspection is None or inspection.state is not InspectionState.DONE or inspection.model is None:
+    if inspection is None or not inspection.done or inspection.model is None:
         why = "the files have not been inspected" if inspection is None else inspection.message
         return Assessment(fits=not_estimated(why), settled=before)
     load = _load(spec, inspection, arguments, overheads)

@@ -13,9 +13,11 @@ from llamamodel_operator.api.guide import guide_link
 from llamamodel_operator.api.labels import REVISION_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.status import Phase
+from llamamodel_operator.core.engine.offload_log import Offload
 from llamamodel_operator.core.failure import diagnosis_of_message, failure_of
 from llamamodel_operator.core.inspection import InspectionState
 from llamamodel_operator.core.observed import Observed, Pod, Proof, ServerReport
+from llamamodel_operator.core.offload_text import offload_of_text
 from llamamodel_operator.core.plan import Plan
 from llamamodel_operator.core.pod_messages import (
     IMAGE_REASONS,
@@ -91,21 +93,35 @@ class Situation:
 
     def proven_before(self, pod: Pod) -> bool:
         """Whether the pod's server was seen to serve since it started: the LlamaModel has been Ready all the time."""
-        ready = self._ready_stored
+        ready = self._stored(ConditionType.READY)
         since = str(ready.get("lastTransitionTime") or "")
         return ready.get("status") == "True" and bool(pod.running_since) and since >= pod.running_since
+
+    def offload(self, pod: Pod) -> Offload | None:
+        """What the log of the pod's server says of GPUs, or has said before in this very run: the log of one that runs
+        for long loses its beginning, and an earlier process of the operator has read it."""
+        report = self.observed.servers.get(pod.name)
+        if report is not None and report.offload is not None:
+            return report.offload
+        stored = self._stored(ConditionType.OFFLOADED)
+        found = offload_of_text(str(stored.get("message") or ""), pod=pod.name) if self.spec_runs else None
+        if found is None:
+            return None
+        since = str(stored.get("lastTransitionTime") or "")
+        holds = self.proven_before(pod) if found.on_gpu else bool(pod.running_since) and since > pod.running_since
+        return found if holds else None
 
     @property
     def ready_before(self) -> Mapping[str, Any]:
         """The condition Ready as it is stored, where it speaks of this generation; empty where it does not."""
-        found = self._ready_stored
+        found = self._stored(ConditionType.READY)
         return found if found.get("observedGeneration") == self.model.generation else {}
 
-    @property
-    def _ready_stored(self) -> Mapping[str, Any]:
+    def _stored(self, kind: ConditionType) -> Mapping[str, Any]:
+        """The condition as it is stored; empty where it is not."""
         stored = self.model.status.get("conditions")
         conditions: list[Mapping[str, Any]] = stored if isinstance(stored, list) else []
-        return next((c for c in conditions if c.get("type") == ConditionType.READY), {})
+        return next((c for c in conditions if c.get("type") == kind), {})
 
     @property
     def deployment_seen(self) -> bool:
@@ -440,14 +456,18 @@ def not_answering(now: Situation) -> Verdict | None:
 
 
 def verifying(now: Situation) -> Verdict | None:
-    """A server is being asked whether it serves the model. Where an earlier process of the operator has seen it do so,
-    that holds."""
+    """A server is being asked whether it serves the model, or its log is being read where that matters. Where an
+    earlier process of the operator has seen it do so, that holds."""
     for pod in now.current_pods:
+        if not pod.ready or not pod.address or now.proven_before(pod):
+            continue
         report = now.observed.servers.get(pod.name)
-        if pod.ready and pod.address and (report is None or report.proof is None) and not now.proven_before(pod):
+        unproven = report is None or report.proof is None
+        if unproven or (now.plan.spec.require_offload and report is not None and report.log_pending):
+            what = "server is asked for a first answer" if unproven else "log is read for whether it has a GPU"
             return Verdict(
                 reason=Reason.VERIFYING,
-                message=f"pod {pod.name} is ready, its server is asked for a first answer",
+                message=f"pod {pod.name} is ready, its {what}",
                 phase=Phase.UPDATING if now.ready_count > 1 else Phase.LOADING,
                 moving=True,
             )
@@ -459,12 +479,12 @@ def runs_on_cpu(now: Situation) -> Verdict | None:
     if not now.plan.spec.require_offload:
         return None
     for pod in now.current_pods:
-        report = now.observed.servers.get(pod.name)
-        if pod.ready and report is not None and report.offload is not None and not report.offload.on_gpu:
+        offload = now.offload(pod)
+        if pod.ready and offload is not None and not offload.on_gpu:
             return Verdict(
                 reason=Reason.RUNS_ON_CPU,
                 message=f"pod {pod.name} runs on the CPU, and spec.requireOffload is true; its log says:"
-                f" {report.offload.line}; see the condition Offloaded for what to do",
+                f" {offload.line}; see the condition Offloaded for what to do",
                 phase=Phase.FAILED,
             )
     return None
@@ -512,8 +532,8 @@ CHAIN: Sequence[Check] = (
     loading,
     not_answering,
     rollout_unfinished,
-    verifying,
     runs_on_cpu,
+    verifying,
     all_is_well,
 )
 """Order is priority: what must be mended first is said first."""

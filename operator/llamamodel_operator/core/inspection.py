@@ -110,6 +110,11 @@ class Inspection:
     checks_at_start: bool = False
 
     @property
+    def done(self) -> bool:
+        """Whether all headers were read, and are good."""
+        return self.state is InspectionState.DONE
+
+    @property
     def size_bytes(self) -> int:
         """Of all files that were inspected; 0 where nothing is known of them."""
         models = (self.model, self.draft, self.projector, *self.adapters)

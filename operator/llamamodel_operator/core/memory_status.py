@@ -17,7 +17,7 @@ from llamamodel_operator.core.engine.buffer_log import Measured
 from llamamodel_operator.core.fits import Fits
 from llamamodel_operator.core.gguf.ggml_types import FILE_TYPES, GGML_TYPES
 from llamamodel_operator.core.gguf.model import GgufModel
-from llamamodel_operator.core.inspection import Inspection, InspectionState
+from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.memory.estimate import DeviceMemory, MemoryEstimate
 from llamamodel_operator.core.sizes import mebibytes, shown_size
 
@@ -30,7 +30,7 @@ _INT64 = 2**63 - 1
 
 def model_status(inspection: Inspection | None) -> ModelStatus | None:
     """What the headers say; None before they were read."""
-    if inspection is None or inspection.state is not InspectionState.DONE or inspection.model is None:
+    if inspection is None or not inspection.done or inspection.model is None:
         return None
     model = inspection.model
     quantization = _quantization(model)

@@ -201,9 +201,9 @@ class Proof(StrEnum):
     FAILS = "fails"
     """It could be asked, and did not answer as it must."""
     SILENT = "silent"
-    """It is healthy, took the small request, and did not answer it in time: it hangs, or others wait before it."""
+    """It takes connections, and did not answer what it was asked in two minutes: it hangs, or others wait before it."""
     NOT_REACHED = "not-reached"
-    """It could not be asked: nobody knows."""
+    """It could not be asked: no connection, or somebody else answers in its place, or it wants a key. Nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +213,7 @@ class ServerReport:
     Attributes:
         proof: whether it serves its model; None while it is being asked.
         problem: what it answered instead, or why it could not be asked.
+        log_pending: its log is still to be read.
         offload: what its log says of GPUs; None where it says nothing, or was not read.
         build: number of its build; None where it did not say.
         scales: of its LoRA adapters, in their order.
@@ -221,6 +222,7 @@ class ServerReport:
 
     proof: Proof | None = None
     problem: str = ""
+    log_pending: bool = False
     offload: Offload | None = None
     build: int | None = None
     scales: tuple[float, ...] = ()

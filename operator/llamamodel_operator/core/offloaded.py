@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from llamamodel_operator.api.conditions import Condition, ConditionStatus, ConditionType, Reason
+from llamamodel_operator.api.conditions import ConditionStatus, Reason
 from llamamodel_operator.core.checks import Situation
+from llamamodel_operator.core.offload_text import offload_text
 
 __all__ = ["offloaded"]
-
-_ADVICE = (
-    "check that spec.image is built for this GPU, that its driver is new enough on the node, and spec.runtimeClassName"
-)
 
 
 def offloaded(now: Situation) -> tuple[ConditionStatus, Reason, str]:
@@ -26,32 +21,17 @@ def offloaded(now: Situation) -> tuple[ConditionStatus, Reason, str]:
         message = "no layer fits the GPUs, so the model runs on the CPU; see the condition MemoryFits for what would"
         return ConditionStatus.FALSE, Reason.RUNS_ON_CPU, message
     ready = [pod for pod in now.current_pods if pod.ready]
-    told = {pod.name: report.offload for pod in ready if (report := now.observed.servers.get(pod.name)) is not None}
-    for name, offload in told.items():
-        if offload is not None and not offload.on_gpu:
-            message = f"pod {name} runs on the CPU, its log says: {offload.line}; {_ADVICE}"
-            return ConditionStatus.FALSE, Reason.RUNS_ON_CPU, message
-    if ready and len(told) < len(ready) and (before := _before(now)) is not None:
-        return before  # the others are being asked, as after a restart of the operator
-    known = [offload for offload in told.values() if offload is not None]
-    if known and len(known) == len(ready):
-        return ConditionStatus.TRUE, Reason.ON_GPU, f"the log of the server says: {known[0].line}"
     if not ready:
         return ConditionStatus.UNKNOWN, Reason.OFFLOAD_UNKNOWN, "no server runs that could tell"
-    silent = next((pod.name for pod in ready if told.get(pod.name) is None), ready[0].name)
-    message = f"the log of pod {silent} does not tell whether it has a GPU; with `-lv 4` in spec.extraArgs it does"
+    told = {pod.name: offload for pod in ready if (offload := now.offload(pod)) is not None}
+    for name, offload in told.items():
+        if not offload.on_gpu:
+            return ConditionStatus.FALSE, Reason.RUNS_ON_CPU, offload_text(name, offload)
+    silent = [pod.name for pod in ready if pod.name not in told]
+    if not silent:
+        return ConditionStatus.TRUE, Reason.ON_GPU, offload_text(*next(iter(told.items())))
+    report = now.observed.servers.get(silent[0])
+    if report is None or report.log_pending:
+        return ConditionStatus.UNKNOWN, Reason.OFFLOAD_UNKNOWN, f"the log of pod {silent[0]} is being read"
+    message = f"the log of pod {silent[0]} does not tell whether it has a GPU; with `-lv 4` in spec.extraArgs it does"
     return ConditionStatus.UNKNOWN, Reason.OFFLOAD_UNKNOWN, message
-
-
-def _before(now: Situation) -> tuple[ConditionStatus, Reason, str] | None:
-    """What was said of this very spec before."""
-    engine = now.model.status.get("engine")
-    if not isinstance(engine, Mapping) or engine.get("settledFor") != now.plan.settled_for:
-        return None
-    conditions = now.model.status.get("conditions") or []
-    raw = next((one for one in conditions if one.get("type") == ConditionType.OFFLOADED), None)
-    try:
-        found = Condition.model_validate(raw)
-        return found.status, Reason(found.reason), found.message
-    except ValueError:
-        return None

@@ -154,9 +154,10 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
     settled = _settled_catalogue(model, configuration.catalogues, settled_for=settled_for) or match.catalogue
     exact = match.exact and settled is match.catalogue
     was_settled, before = recorded(model, facts.inspection, settled_for=settled_for)
+    done = facts.inspection is not None and facts.inspection.done
     # What was settled without the files being known stays so: facts that come late roll no pod. But one that waits to
     # be started again, perhaps for minutes, is better replaced by one that is known to have what it needs.
-    if was_settled and before is None and facts.fails and _known(facts.inspection):
+    if was_settled and before is None and facts.fails and done:
         was_settled = False
     blind = was_settled and before is None
     known = replace(facts, inspection=None) if blind else facts
@@ -252,11 +253,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
 
 def _image_runs(inspection: Inspection | None) -> bool:
     """Whether the operator's image is known to run where the model does, or is needed there anyway."""
-    return inspection is not None and (inspection.state is InspectionState.DONE or inspection.checks_at_start)
-
-
-def _known(inspection: Inspection | None) -> bool:
-    return inspection is not None and inspection.state is InspectionState.DONE
+    return inspection is not None and (inspection.done or inspection.checks_at_start)
 
 
 def _hold(model: LlamaModel, assessment: Assessment, *, runs: bool) -> str:

@@ -14,7 +14,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.quantity import parse_quantity
 from llamamodel_operator.api.spec import DEFAULT_STARTUP_TIMEOUT_SEC, LlamaModelSpec, Resources
 from llamamodel_operator.api.status import SettledStatus
-from llamamodel_operator.core.inspection import Inspection, InspectionState
+from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.inventory import at_least
 from llamamodel_operator.core.memory.estimate import DeviceMemory
 from llamamodel_operator.core.sizes import mebibytes
@@ -56,7 +56,7 @@ def recorded(
         settled = SettledStatus.model_validate(raw)
     except ValidationError:
         return False, None
-    known = inspection is not None and inspection.state is InspectionState.DONE
+    known = inspection is not None and inspection.done
     if known and inspection is not None and settled.file_digest != inspection.digest:
         return False, None
     return True, settled

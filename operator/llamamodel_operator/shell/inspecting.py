@@ -18,7 +18,6 @@ from llamamodel_operator.core.inspection import (
     LONGEST_DOCUMENT_BYTES,
     FileToInspect,
     Inspection,
-    InspectionState,
     InvalidDocumentError,
     files_of,
     inspected,
@@ -164,10 +163,15 @@ class Inspector:
             course = Course(inspection=not_inspected(Reason.INSPECTION_UNAVAILABLE, message, key=key))
             return Step(key=key, asked=asked, course=course)
         course = course_of(job, self._pod_of(model, job), name=name, key=key, now=now, timeout_sec=self._timeout_sec)
+        if course.action is Action.READ_LOG:
+            read = await self._read(model, Step(key=key, asked=asked, course=course, stale=stale), files=files)
+            if not read.inspection.done or not self._is_stale(model, read.inspection):
+                return read
+            # It has looked before the files changed: there must be another one.
+            course = course_of(None, None, name=name, key=key, now=now, timeout_sec=self._timeout_sec)
         if course.action is Action.START:
             course = with_claims(self._claims(model), key=key, now=now) or self._after_refusal(model, course, key=key)
-        step = Step(key=key, asked=asked, course=course, stale=stale)
-        return await self._read(model, step, files=files) if course.action is Action.READ_LOG else step
+        return Step(key=key, asked=asked, course=course, stale=stale)
 
     def _facts(self, model: LlamaModel, *, files: tuple[FileToInspect, ...], key: str) -> Inspection | None:
         name = Key(model.namespace, facts_name(model, key))
@@ -311,7 +315,7 @@ class Inspector:
             else:
                 self._unkept[owner] = _Unkept(uid=model.uid, last=self._now(), step=step)
                 course = replace(course, again_sec=_UNKEPT_AGAIN_SEC)
-        done = course.inspection.state is InspectionState.DONE
+        done = course.inspection.done
         if done:
             self._refused.pop(owner, None)
         # Where facts could not be kept, the log of the Job is all that is left after a restart.

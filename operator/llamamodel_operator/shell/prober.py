@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -33,19 +34,26 @@ _CONNECT_SEC = 1.0
 _ANSWER_SEC = 3.0
 """For one request, with its connection and its whole answer."""
 _AT_ONCE = 32
-"""Servers that are asked at the same time."""
+"""Requests at the same time that are answered at once or not at all."""
+_PATIENT_AT_ONCE = 16
+"""Requests at the same time that are waited for. They have places of their own: a server that hangs keeps one long."""
+_LOGS_AT_ONCE = 8
+"""Logs that are read at the same time: a MiB of memory each."""
 _LARGEST_ANSWER_BYTES = 1 << 20
 _QUICK = aiohttp.ClientTimeout(total=_ANSWER_SEC, sock_connect=_CONNECT_SEC)
 _REREAD_SEC = 60.0
 """How long scales are taken to be as last read: anybody who reaches the server may change them."""
+_LOG_SEC = 20.0
+"""For reading one log: the API server waits for a kubelet that does not answer."""
 _LOG_TRIES = 5
-"""For a log that cannot be read now. Nothing else waits for it, and it is not worth more."""
+"""For a log that cannot be read now. It is not worth more."""
 _REQUEST_SEC = 120.0
-"""For the small request: it waits for a slot like any other."""
+"""For the small request: it waits for a slot like any other; and for all others where the server is busy."""
 _PATIENT = aiohttp.ClientTimeout(total=_REQUEST_SEC, sock_connect=_CONNECT_SEC)
 _SOON_SEC = 1.0
 _UNPROVEN_TRIES = 2
-"""After so many a server that cannot be asked is called that. A network policy takes a moment to know a new pod."""
+"""After so many a server that cannot be asked, or does not answer, is called that. A network policy takes a moment to
+know a new pod."""
 _FIRST_RETRY_SEC = 5.0
 _LAST_RETRY_SEC = 300.0
 _UNPROVEN_RETRY_SEC = 30.0
@@ -73,6 +81,10 @@ class _BusyError(Exception):
     """The server cannot take requests for the moment."""
 
 
+class _SlowError(Exception):
+    """The server has taken the connection, and did not answer in time."""
+
+
 class _LockedOutError(_AnswerError):
     """The server wants an API key, which is the user's secret and none of the operator's business."""
 
@@ -86,24 +98,26 @@ class _Server:
         pod: as last seen.
         wanted: scales of its adapters; None where it has none.
         expected: what it must answer to count as serving its model; None where that is not asked.
-        unreached: how often it could not be asked for that.
-        log_tries: how often reading its log may still be tried.
+        unproven: how often it was not reached for that, and how often it was silent.
         named: it was asked for its build.
-        report: what is known of it; None before anything is.
+        report: what it said; None before it said anything.
+        log: what its log tells; None while that is still to be read.
         due: set when it shall be asked.
         task: asks it; has ended where there is nothing more to learn.
+        reading: reads its log; None where that is not asked.
     """
 
     key: Key
     pod: Pod
     wanted: tuple[float, ...] | None
-    log_tries: int
     expected: Expected | None = None
-    unreached: int = 0
+    unproven: Counter[Proof] = field(default_factory=Counter)
     named: bool = False
     report: ServerReport | None = None
+    log: LoadLog | None = field(default_factory=LoadLog)
     due: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    reading: asyncio.Task[None] | None = None
 
     @property
     def proven(self) -> bool:
@@ -112,6 +126,16 @@ class _Server:
     def learns(self, **found: Any) -> None:
         """Something new of it is known."""
         self.report = replace(self.report or ServerReport(), **found)
+
+    @property
+    def known(self) -> ServerReport | None:
+        """What is known of it, from itself and from its log; None before anything is."""
+        if self.report is None and self.log in (None, LoadLog()):
+            return None
+        log = self.log or LoadLog()
+        return replace(
+            self.report or ServerReport(), measured=log.measured, offload=log.offload, log_pending=self.log is None
+        )
 
     def is_run_of(self, pod: Pod) -> bool:
         return (self.pod.address, self.pod.container_id) == (pod.address, pod.container_id)
@@ -141,6 +165,8 @@ class Prober:
         self._port = port
         self._servers: dict[Key, dict[str, _Server]] = {}
         self._free = asyncio.Semaphore(_AT_ONCE)
+        self._free_to_wait = asyncio.Semaphore(_PATIENT_AT_ONCE)
+        self._free_to_read = asyncio.Semaphore(_LOGS_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
     def reports(
@@ -168,10 +194,10 @@ class Prober:
                 continue
             server = before.get(pod.name)
             if server is None or not server.is_run_of(pod):
-                server = _Server(
-                    key=key, pod=pod, wanted=scales, expected=expected, log_tries=_LOG_TRIES if read_log else 0
-                )
+                server = _Server(key=key, pod=pod, wanted=scales, expected=expected)
                 self._ask_soon(server)
+                if read_log and self._read_log is not None:
+                    self._read_soon(server, self._read_log)
             else:
                 del before[pod.name]
                 if server.wanted != scales:
@@ -182,9 +208,9 @@ class Prober:
             self._servers[key] = servers
         _end(before.values())
         return {
-            name: replace(server.report, scales=_as_written(server.report.scales, scales or ()))
+            name: replace(known, scales=_as_written(known.scales, scales or ()))
             for name, server in servers.items()
-            if server.report is not None
+            if (known := server.known) is not None
         }
 
     def forget(self, key: Key) -> None:
@@ -193,7 +219,8 @@ class Prober:
 
     async def close(self) -> None:
         """Asks nothing any more."""
-        tasks = [server.task for servers in self._servers.values() for server in servers.values() if server.task]
+        servers = [server for servers in self._servers.values() for server in servers.values()]
+        tasks = [task for server in servers for task in (server.task, server.reading) if task is not None]
         for key in tuple(self._servers):
             self.forget(key)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -215,8 +242,7 @@ class Prober:
                 failures, asked_for = 0, server.wanted
             before = server.report
             try:
-                async with self._free:
-                    await self._ask(server, asked_for)
+                await self._ask(server, asked_for)
             except Exception as error:
                 delay = min(_FIRST_RETRY_SEC * 2.0**failures, _LAST_RETRY_SEC)
                 if isinstance(error, _LockedOutError):
@@ -225,7 +251,8 @@ class Prober:
                     known = server.report is not None and server.report.proof is not None
                     delay = min(delay, _UNPROVEN_RETRY_SEC) if known else _SOON_SEC
                 if failures == 0:
-                    _tell(server, error)
+                    said = f"pod {server.pod.name} did not say what it was asked for, which stays unknown for now"
+                    _tell(server, said, error)
                 failures = min(failures + 1, 32)
             else:
                 failures, delay = 0, _REREAD_SEC
@@ -234,6 +261,29 @@ class Prober:
             if failures == 0 and server.wanted is None:
                 return
             await self._wait(server.due, delay)
+
+    def _read_soon(self, server: _Server, read_log: ReadLog) -> None:
+        server.log = None
+        name = f"ask-{server.key}-{server.pod.name}-log"
+        server.reading = asyncio.get_running_loop().create_task(self._keep_reading(server, read_log), name=name)
+
+    async def _keep_reading(self, server: _Server, read_log: ReadLog) -> None:
+        """Until its log was read once, or cannot be. What the server itself says does not wait for it, nor the other
+        way round."""
+        found, delay = LoadLog(), _FIRST_RETRY_SEC
+        for tries in range(1, _LOG_TRIES + 1):
+            try:
+                async with self._free_to_read, asyncio.timeout(_LOG_SEC):
+                    found = await read_log(server.key.namespace, server.pod.name)
+                break
+            except Exception as error:
+                if tries == _LOG_TRIES or (isinstance(error, ApiError) and not error.transient):
+                    _tell(server, f"the log of pod {server.pod.name} cannot be read", error)
+                    break
+            await self._wait(asyncio.Event(), delay)
+            delay *= 2
+        server.log = found
+        self._again(server.key)
 
     async def _wait(self, due: asyncio.Event, delay: float) -> None:
         """Until it is due, or `delay` seconds have passed."""
@@ -248,12 +298,11 @@ class Prober:
         """Learns what is not known yet, and puts the scales right.
 
         Raises:
-            aiohttp.ClientError, OSError, TimeoutError: it cannot be reached, or not in time.
+            aiohttp.ClientError, OSError: it cannot be reached.
+            _SlowError: it can, and does not answer in time.
             _AnswerError: it can, and does not say what is needed.
             _BusyError: not for the moment.
-            ApiError: the API server could not give its log this time.
         """
-        log_error = await self._look_into_log(server)  # first: that may work where it cannot be reached itself
         fault = None if server.proven else await self._prove(server)
         if not server.named:
             build = _build(await self._request(server, "GET", "/props"))
@@ -261,8 +310,8 @@ class Prober:
             server.named = True
         if wanted is not None:
             await self._keep_scales(server, wanted)
-        if error := fault or log_error:
-            raise error
+        if fault is not None:
+            raise fault
 
     async def _keep_scales(self, server: _Server, wanted: tuple[float, ...]) -> None:
         said = await self._read_scales(server, wanted)
@@ -283,47 +332,39 @@ class Prober:
         expected = server.expected
         assert expected is not None  # noqa: S101 (else there is nothing to prove)
         path, body = small_request(expected)
-        reached = False
+        asked_to_work = False
         try:
-            await self._request(server, "GET", "/health")
-            problem = models_problem(await self._request(server, "GET", "/v1/models"), expected)
+            try:
+                problem = await self._name_problem(server, expected)
+            except _SlowError:  # all its HTTP threads are taken, or its one core is, or it hangs: patience tells
+                problem = await self._name_problem(server, expected, patient=True)
             if not problem:
-                reached = True
+                asked_to_work = True
                 problem = answer_problem(await self._request(server, "POST", path, body, work=True), expected)
         except _LockedOutError as error:
             server.learns(proof=Proof.NOT_REACHED, problem=str(error))
             raise
         except _AnswerError as error:
             problem = str(error)
-        except (_BusyError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            server.unreached += 1
+        except (_BusyError, _SlowError, aiohttp.ClientError, OSError) as error:
+            if asked_to_work:
+                proof, problem = Proof.SILENT, f"POST {path}: it took a small request and did not answer it"
+            else:
+                proof = Proof.SILENT if isinstance(error, _SlowError) else Proof.NOT_REACHED
+                problem = str(error) or type(error).__name__
+            server.unproven[proof] += 1
             known = server.report.proof if server.report is not None else None
             # What is said of it does not change with each try: that would be a write of the status each time.
-            if server.unreached >= _UNPROVEN_TRIES and reached:
-                problem = f"POST {path}: it took a small request and did not answer it"
-                server.learns(proof=Proof.SILENT, problem=problem)
-            elif server.unreached >= _UNPROVEN_TRIES and known is not Proof.NOT_REACHED:
-                server.learns(proof=Proof.NOT_REACHED, problem=str(error) or type(error).__name__)
+            if server.unproven[proof] >= _UNPROVEN_TRIES and known is not proof:
+                server.learns(proof=proof, problem=problem)
             raise
         server.learns(proof=Proof.FAILS if problem else Proof.ANSWERS, problem=problem)
         return _AnswerError(problem) if problem else None
 
-    async def _look_into_log(self, server: _Server) -> Exception | None:
-        """Reads it; why that has to be tried again. A log that may not be read is let be."""
-        if server.log_tries == 0 or self._read_log is None:
-            return None
-        server.log_tries -= 1
-        try:
-            found = await self._read_log(server.key.namespace, server.pod.name)
-        except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            if server.log_tries > 0 and not (isinstance(error, ApiError) and not error.transient):
-                return error
-            _log.info("the log of pod %s cannot be read: %s", server.pod.name, error, extra=_about(server))
-            found = LoadLog()
-        server.log_tries = 0
-        if found != LoadLog():
-            server.learns(measured=found.measured, offload=found.offload)
-        return None
+    async def _name_problem(self, server: _Server, expected: Expected, *, patient: bool = False) -> str:
+        """What is wrong with the name of its model; empty where nothing is. It must be healthy."""
+        await self._request(server, "GET", "/health", patient=patient)
+        return models_problem(await self._request(server, "GET", "/v1/models", patient=patient), expected)
 
     async def _read_scales(self, server: _Server, wanted: tuple[float, ...]) -> tuple[float, ...]:
         said = _scales(await self._request(server, "GET", "/lora-adapters"), number=len(wanted))
@@ -331,22 +372,35 @@ class Prober:
         return said
 
     async def _request(
-        self, server: _Server, method: str, path: str, body: object = None, *, work: bool = False
+        self, server: _Server, method: str, path: str, body: object = None, *, patient: bool = False, work: bool = False
     ) -> Any:
         """The answer's JSON; None where this build has no such path, or was told not to serve it.
 
         Args:
+            patient: a busy server is waited for.
             work: it is a request that the model works on, which takes its time and must be served.
         """
-        url = f"http://{_host(server.pod.address)}:{self._port}{path}"
+        waits = patient or work
+        try:
+            async with self._free_to_wait if waits else self._free:
+                return await self._exchange(server, method, path, body, work=work, bound=_PATIENT if waits else _QUICK)
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ClientError):
+                raise  # no connection was made
+            limit = _REQUEST_SEC if waits else _ANSWER_SEC
+            raise _SlowError(f"{method} {path}: it took the connection and gave no answer within {limit:g} s") from None
+
+    async def _exchange(
+        self, server: _Server, method: str, path: str, body: object, *, work: bool, bound: aiohttp.ClientTimeout
+    ) -> Any:
         if self._session is None:
             self._session = _new_session()
         async with self._session.request(
             method,
-            url,
+            f"http://{_host(server.pod.address)}:{self._port}{path}",
             data=None if body is None else orjson.dumps(body),
             allow_redirects=False,
-            timeout=_PATIENT if work else _QUICK,
+            timeout=bound,
         ) as response:
             if response.status == 401:
                 raise _LockedOutError("it wants an API key")
@@ -435,16 +489,12 @@ def _shown(scales: Iterable[float]) -> str:
     return ", ".join(format(scale, "g") for scale in scales)
 
 
-def _tell(server: _Server, error: Exception) -> None:
+def _tell(server: _Server, what: str, error: Exception) -> None:
     expected = isinstance(
-        error, (_AnswerError, _BusyError, ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
+        error, (_AnswerError, _BusyError, _SlowError, ApiError, aiohttp.ClientError, OSError, ValueError)
     )
     _log.info(
-        "pod %s did not say what it was asked for, which stays unknown for now: %s",
-        server.pod.name,
-        str(error) or type(error).__name__,
-        extra=_about(server),
-        exc_info=None if expected else error,
+        "%s: %s", what, str(error) or type(error).__name__, extra=_about(server), exc_info=None if expected else error
     )
 
 
@@ -454,5 +504,6 @@ def _about(server: _Server) -> dict[str, str]:
 
 def _end(servers: Iterable[_Server]) -> None:
     for server in servers:
-        if server.task is not None:
-            server.task.cancel()
+        for task in (server.task, server.reading):
+            if task is not None:
+                task.cancel()

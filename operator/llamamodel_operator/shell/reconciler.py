@@ -311,7 +311,12 @@ class Reconciler:
             scales=tuple(adapter.settled_scale for adapter in adapters) if adapters else None,
             read_log=model.spec.gpu is not None
             or tells_buffers(plan.command, env=model.spec.env or (), build=plan.build),
-            expected=expected_of(model, plan.inspection.model if plan.inspection is not None else None),
+            expected=expected_of(
+                model,
+                plan.inspection.model if plan.inspection is not None else None,
+                words=plan.command[1:],
+                match=self._configuration.catalogues.match(plan.flags),
+            ),
         )
         somebody_elses = deployment is not None and controller_uid(deployment) != model.uid
         return Observed(

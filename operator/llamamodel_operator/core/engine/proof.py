@@ -6,13 +6,15 @@ Each `…_problem` takes a parsed answer and says what is wrong with it; empty w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llamamodel_operator.api.engine import Pooling
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.spec import Task
+from llamamodel_operator.core.engine.catalogues import CatalogueMatch
+from llamamodel_operator.core.engine.effective import EffectiveSettings
 from llamamodel_operator.core.gguf.model import GgufModel
 
 __all__ = ["Expected", "answer_problem", "expected_of", "models_problem", "small_request"]
@@ -24,9 +26,9 @@ class Expected:
 
     Attributes:
         name: under which it serves the model.
-        task: what the model is for.
+        task: what the server does.
         widths: numbers of elements that an embedding may have; empty where nobody knows.
-        pooled: whether the vectors of an input's tokens become one; without that /v1/embeddings refuses.
+        pooled: whether the vectors of an input's tokens must become one; without that /v1/embeddings refuses.
     """
 
     name: str
@@ -35,8 +37,16 @@ class Expected:
     pooled: bool = True
 
 
-def expected_of(model: LlamaModel, file: GgufModel | None) -> Expected:
-    """From the spec, and from the file's header where that is known."""
+def expected_of(model: LlamaModel, file: GgufModel | None, *, words: Sequence[str], match: CatalogueMatch) -> Expected:
+    """From the command line, and from the file's header where that is known.
+
+    Args:
+        words: of the command line, without the program: extraArgs may ask for embeddings as well as `spec.task`.
+        match: of the build that it is written for.
+    """
+    settings = EffectiveSettings(words, match=match, fields={}, env=model.spec.env or ())
+    pooling = settings.text("--pooling")
+    task = _task(settings, pooling)
     widths = set()
     for key in ("embedding_length", "embedding_length_out", "dense_3_feat_out") if file is not None else ():
         found = file.metadata.get(f"{file.architecture}.{key}") if file is not None else None
@@ -44,10 +54,20 @@ def expected_of(model: LlamaModel, file: GgufModel | None) -> Expected:
             widths.add(found)
     return Expected(
         name=model.served_name,
-        task=model.spec.settled_task,
+        task=task,
         widths=frozenset(widths),
-        pooled=model.spec.engine.pooling is not Pooling.NONE,
+        # Whoever asks for embeddings by a flag alone may mean those of single tokens, and /embedding has both.
+        pooled=pooling != Pooling.NONE if pooling else task is not Task.EMBED or model.spec.task is task,
     )
+
+
+def _task(settings: EffectiveSettings, pooling: str | None) -> Task:
+    """As the server sees it: --reranking is --embeddings with pooling by rank, and that pooling alone does nothing
+    (b10068 and b11669 answer completions then, and nothing else)."""
+    embeddings = settings.is_on("--embeddings")
+    if settings.is_on("--reranking") or (embeddings and pooling == Pooling.RANK):
+        return Task.RERANK
+    return Task.EMBED if embeddings else Task.GENERATE
 
 
 def small_request(expected: Expected) -> tuple[str, dict[str, Any]]:
@@ -90,7 +110,8 @@ def answer_problem(answer: Any, expected: Expected) -> str:
 
 
 def _embedding_problem(answer: Any, expected: Expected, path: str) -> str:
-    listed = answer.get("data") if isinstance(answer, Mapping) else answer
+    # The oldest builds answer /embedding with one object, not with a list.
+    listed = answer.get("data", [answer]) if isinstance(answer, Mapping) else answer
     first = listed[0] if isinstance(listed, list) and listed else None
     vector = first.get("embedding") if isinstance(first, Mapping) else None
     if isinstance(vector, list) and vector and isinstance(vector[0], list):

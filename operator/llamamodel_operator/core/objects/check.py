@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamamodel_operator.core.engine.settings import escape_references
-from llamamodel_operator.core.inspection import FileToInspect, Inspection, InspectionState, files_digest
+from llamamodel_operator.core.inspection import FileToInspect, Inspection, files_digest
 from llamamodel_operator.core.objects.quality import is_guaranteed
 
 __all__ = ["CHECK_CONTAINER", "PROGRAM", "Check", "build_check", "check_of", "files_argument", "settled_check"]
@@ -57,12 +57,12 @@ def settled_check(
         running: what the pods of the Deployment begin with.
         keep: whether a Deployment runs that was made for this very spec.
     """
-    known = inspection is not None and inspection.state is InspectionState.DONE
+    known = inspection is not None and inspection.done
     if keep and (running is None or not running.digest or not known or running.digest == _digest(inspection)):
         return running
     if inspection is None or not image:
         return None
-    if inspection.state is InspectionState.DONE:
+    if inspection.done:
         models = [
             model
             for model in (inspection.model, *inspection.adapters, inspection.projector, inspection.draft)

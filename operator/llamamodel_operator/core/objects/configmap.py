@@ -14,7 +14,7 @@ from typing import Any
 from llamamodel_operator.api.labels import WATCH_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.engine.settings import plain_number
-from llamamodel_operator.core.objects.names import child_name, labels
+from llamamodel_operator.core.objects.names import child_metadata, child_name
 
 __all__ = ["build_scales", "build_texts"]
 
@@ -38,15 +38,9 @@ def build_scales(model: LlamaModel) -> dict[str, Any] | None:
 
 
 def _config_map(model: LlamaModel, suffix: str, data: Mapping[str, str]) -> dict[str, Any]:
-    name = child_name(model.name)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": f"{name}-{suffix}",
-            "namespace": model.namespace,
-            "labels": {**labels(name), WATCH_LABEL: "true"},
-            "ownerReferences": [model.owner_reference()],
-        },
+        "metadata": child_metadata(model, name=f"{child_name(model.name)}-{suffix}", also={WATCH_LABEL: "true"}),
         "data": dict(data),
     }

@@ -15,7 +15,7 @@ from llamamodel_operator.core.claims import Reach
 from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT
 from llamamodel_operator.core.objects.check import Check, build_check
 from llamamodel_operator.core.objects.drain import build_drain, drain_hook, drain_path
-from llamamodel_operator.core.objects.names import child_name, labels, selector
+from llamamodel_operator.core.objects.names import child_metadata, child_name, labels, selector
 from llamamodel_operator.core.objects.placement import affinity, topology_spread
 
 __all__ = [
@@ -92,12 +92,7 @@ def build_deployment(model: LlamaModel, *, server: Server) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {
-            "name": name,
-            "namespace": model.namespace,
-            "labels": labels(name),
-            "ownerReferences": [model.owner_reference()],
-        },
+        "metadata": child_metadata(model),
         "spec": {
             "replicas": spec.wanted_replicas,
             "revisionHistoryLimit": 2,

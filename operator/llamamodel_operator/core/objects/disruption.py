@@ -6,7 +6,7 @@ from typing import Any
 
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.claims import Reach
-from llamamodel_operator.core.objects.names import child_name, labels, selector
+from llamamodel_operator.core.objects.names import child_metadata, child_name, selector
 
 __all__ = ["build_disruption_budget"]
 
@@ -19,19 +19,13 @@ def build_disruption_budget(model: LlamaModel, *, reach: Reach) -> dict[str, Any
     """
     if model.spec.wanted_replicas < 2 or reach is not Reach.ANYWHERE:
         return None
-    name = child_name(model.name)
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": {
-            "name": name,
-            "namespace": model.namespace,
-            "labels": labels(name),
-            "ownerReferences": [model.owner_reference()],
-        },
+        "metadata": child_metadata(model),
         "spec": {
             "maxUnavailable": 1,
-            "selector": {"matchLabels": selector(name)},
+            "selector": {"matchLabels": selector(child_name(model.name))},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

@@ -18,7 +18,7 @@ from llamamodel_operator.core.inspection import (
     inspected,
     models_of_document,
 )
-from llamamodel_operator.core.objects.names import child_name, labels
+from llamamodel_operator.core.objects.names import child_metadata, child_name
 
 __all__ = ["FACTS_LABEL", "TooManyFactsError", "build_facts", "facts_name", "inspection_of_facts"]
 
@@ -50,16 +50,10 @@ def build_facts(model: LlamaModel, *, key: str, digest: str, time: str, document
     text = base64.b64encode(compressor.compress(document) + compressor.flush()).decode()
     if len(text) > _LARGEST_BYTES:
         raise TooManyFactsError(f"{len(text):,} bytes, compressed; a ConfigMap takes {_LARGEST_BYTES:,}")
-    name = child_name(model.name)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": facts_name(model, key),
-            "namespace": model.namespace,
-            "labels": {**labels(name), WATCH_LABEL: "true", FACTS_LABEL: key},
-            "ownerReferences": [model.owner_reference()],
-        },
+        "metadata": child_metadata(model, name=facts_name(model, key), also={WATCH_LABEL: "true", FACTS_LABEL: key}),
         "data": {"digest": digest, "time": time},
         "binaryData": {_FACTS: text},
     }

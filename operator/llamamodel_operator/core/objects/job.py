@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from llamamodel_operator.api.labels import INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, NAME_LABEL
+from llamamodel_operator.api.labels import INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER, NAME_LABEL
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.inspection import files_of, inspection_key
 from llamamodel_operator.core.objects.check import PROGRAM, files_argument
 from llamamodel_operator.core.objects.deployment import CONTAINER_SECURITY, POD_SECURITY, claim_volumes, mount_path
-from llamamodel_operator.core.objects.names import child_name
+from llamamodel_operator.core.objects.names import child_metadata, child_name
 
 __all__ = ["CHECKSUM_ANNOTATION", "DEADLINE_SEC", "INSPECTION_LABEL", "INSPECT_CONTAINER", "build_job", "job_name"]
 
@@ -108,11 +108,8 @@ def build_job(
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(model, key),
-            "namespace": model.namespace,
-            "labels": {**marks, MODEL_LABEL: name},
+            **child_metadata(model, name=job_name(model, key), also={NAME_LABEL: _COMPONENT}),
             "annotations": {**annotations, **({CHECKSUM_ANNOTATION: "true"} if checksum else {})},
-            "ownerReferences": [model.owner_reference()],
         },
         "spec": {
             "backoffLimit": 0,

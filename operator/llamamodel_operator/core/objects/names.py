@@ -1,9 +1,11 @@
-"""Names and labels of the objects made for a LlamaModel."""
+"""Names, labels and owner of the objects made for a LlamaModel."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from llamamodel_operator.api.labels import (
     CONTAINER,
@@ -13,8 +15,9 @@ from llamamodel_operator.api.labels import (
     MODEL_LABEL,
     NAME_LABEL,
 )
+from llamamodel_operator.api.llamamodel import LlamaModel
 
-__all__ = ["child_name", "labels", "selector"]
+__all__ = ["child_metadata", "child_name", "labels", "selector"]
 
 _MAX_LENGTH = 63
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035 label, what a Service needs
@@ -46,4 +49,22 @@ def labels(name: str) -> dict[str, str]:
         INSTANCE_LABEL: name,
         MANAGED_BY_LABEL: MANAGER,
         **selector(name),
+    }
+
+
+def child_metadata(
+    model: LlamaModel, *, name: str | None = None, also: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Metadata of an object that is made for this LlamaModel and goes with it.
+
+    Args:
+        name: where it is not the child name.
+        also: labels besides those of every object, or in their place.
+    """
+    child = child_name(model.name)
+    return {
+        "name": name or child,
+        "namespace": model.namespace,
+        "labels": {**labels(child), **(also or {})},
+        "ownerReferences": [model.owner_reference()],
     }
