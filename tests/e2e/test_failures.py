@@ -233,7 +233,7 @@ ROWS: dict[str, Row] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a status said from then on, in seconds since 1970; `ended` is when the container did whose end it tells of."""
+    """What a status said from then on, in seconds since 1970; `ended`: when the container did whose end it tells of."""
 
     at: float
     reason: str
