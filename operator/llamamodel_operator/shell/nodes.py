@@ -30,12 +30,13 @@ class NodeWatch:
         """`client`: None where nodes are not to be looked at. `on_change` is called once a second at most."""
         self._client = client
         self._on_change = on_change
-        self._nodes: ObjectWatch[NodeGpus] = ObjectWatch(_NODES, keep=node_of, on_change=self._notice)
+        so = "nothing is said about their GPUs"
+        self._nodes: ObjectWatch[NodeGpus] = ObjectWatch(_NODES, keep=node_of, on_change=self._notice, so=so)
         self._slices: ObjectWatch[DeviceSlice] = ObjectWatch(
-            _SLICES, keep=slice_of, on_change=self._notice, level=logging.DEBUG
+            _SLICES, keep=slice_of, on_change=self._notice, so=so, level=logging.DEBUG
         )
         self._classes: ObjectWatch[DeviceClass] = ObjectWatch(
-            _CLASSES, keep=class_of, on_change=self._notice, level=logging.DEBUG
+            _CLASSES, keep=class_of, on_change=self._notice, so=so, level=logging.DEBUG
         )
         self._known: tuple[NodeGpus, ...] | None = None
         self._due: asyncio.TimerHandle | None = None

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class ObjectWatch(Generic[T]):
-    """The objects of a kind that belongs to no namespace, as they are now."""
+    """The objects of a kind, as they are now."""
 
     def __init__(
         self,
@@ -42,19 +42,28 @@ class ObjectWatch(Generic[T]):
         *,
         keep: Callable[[Mapping[str, Any]], T | None],
         on_change: Callable[[], None],
+        so: str,
         level: int = logging.INFO,
+        namespace: str | None = None,
+        selector: str = "",
     ) -> None:
         """Args:
         keep: what is wanted of an object; None where it is not wanted at all.
         on_change: called whenever one of these is another.
-        level: at which it is logged that the objects cannot be read.
+        so: what follows where the objects cannot be read, for the log.
+        level: at which that is logged.
+        namespace: the only one that is looked at; None: all, or a kind that belongs to none.
+        selector: labels that the objects must have.
         """
         self._resource = resource
         self._keep = keep
         self._on_change = on_change
+        self._so = so
         self._level = level
+        self._namespace = namespace
+        self._selected = {"labelSelector": selector} if selector else {}
         self.found: dict[str, T] | None = None
-        """By name; None where they may not be read, or have not been yet."""
+        """By name, or by `namespace/name`; None where they may not be read, or have not been yet."""
         self.first = asyncio.Event()
         """They were read once, or may not be."""
 
@@ -80,12 +89,12 @@ class ObjectWatch(Generic[T]):
                 await asyncio.sleep(_AGAIN_SEC)
 
     def _cannot(self, why: str) -> None:
-        _log.log(self._level, "%s cannot be read, so nothing is said about their GPUs: %s", self._resource.plural, why)
+        _log.log(self._level, "%s cannot be read, so %s: %s", self._resource.plural, self._so, why)
 
     async def _list(self, client: ClusterClient, session: aiohttp.ClientSession) -> str:
         """Reads all of them; the version from which on a watch tells of changes."""
         found: dict[str, T] = {}
-        params = {"limit": str(_CHUNK)}
+        params = {"limit": str(_CHUNK), **self._selected}
         while True:
             async with session.get(self._url(client), params=params) as response:
                 answer = _read(response.status, await response.read())
@@ -108,6 +117,7 @@ class ObjectWatch(Generic[T]):
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(_WATCH_SEC),
+            **self._selected,
         }
         async with session.get(self._url(client), params=params, timeout=_TIMEOUT) as response:
             if response.status >= 400:
@@ -126,7 +136,7 @@ class ObjectWatch(Generic[T]):
         return version
 
     def _url(self, client: ClusterClient) -> str:
-        return client.server + self._resource.path(namespace=None)
+        return client.server + self._resource.path(namespace=self._namespace)
 
     def _seen(self, raw: Mapping[str, Any], *, gone: bool) -> None:
         name = _name(raw)
@@ -143,7 +153,9 @@ class ObjectWatch(Generic[T]):
 
 
 def _name(raw: Mapping[str, Any]) -> str:
-    return (raw.get("metadata") or {}).get("name") or ""
+    metadata = raw.get("metadata") or {}
+    name = metadata.get("name") or ""
+    return f"{metadata['namespace']}/{name}" if "namespace" in metadata else name
 
 
 def _read(status: int, text: bytes) -> dict[str, Any]:

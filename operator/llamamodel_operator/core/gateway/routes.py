@@ -1,0 +1,182 @@
+"""Which LlamaModel a request means, and which of its pods may take it: from what the API server has alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llamamodel_operator.api.conditions import ConditionType
+from llamamodel_operator.api.spec import Task
+from llamamodel_operator.api.status import Phase
+
+__all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
+
+_NEAR = 3
+_NEAR_AMONG = 2_000
+"""Names are compared one by one; with more of them, the first ones have to do."""
+_SERVICE_LABEL = "kubernetes.io/service-name"
+_PORT_NAME = "http"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A LlamaModel as clients of the gateway see it.
+
+    Attributes:
+        created: RFC 3339, as the API server has it: orders by age.
+        served_name: under which its servers know it.
+        confirmed: whether the operator has taken note of this name: it was served under it before.
+        adapters: names of its LoRA adapters, in the order of their ids.
+        phase: of its status; empty where the operator has not seen it yet.
+        reason, message: of its condition Ready.
+        context_tokens: of all slots together; None where it is not settled.
+        startup_timeout_sec: that a pod may take to load; None where it is not settled.
+    """
+
+    namespace: str
+    name: str
+    created: str = ""
+    served_name: str
+    confirmed: bool = False
+    task: str = Task.GENERATE
+    adapters: tuple[str, ...] = ()
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    context_tokens: int | None = None
+    startup_timeout_sec: int | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name that is its own in every gateway."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def suspended(self) -> bool:
+        return self.phase == Phase.SUSPENDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a name means.
+
+    Attributes:
+        adapter: id of the LoRA adapter that was asked for by `name:adapter`; None where none was.
+    """
+
+    model: ServedModel
+    adapter: int | None = None
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Names and what they mean; made by `build_routes`."""
+
+    by_name: Mapping[str, ServedModel] = field(default_factory=dict)
+    """All names, full ones and bare ones."""
+    shadowed: tuple[ServedModel, ...] = ()
+    """Those whose bare name another one has: they answer to their full name alone."""
+
+    def find(self, name: str) -> Target | None:
+        """What the `model` of a request means; None where nothing has this name.
+
+        A name that holds a colon as it stands is looked up before a part of it is taken for an adapter's.
+        """
+        if (model := self.by_name.get(name)) is not None:
+            return Target(model=model)
+        base, colon, adapter = name.rpartition(":")
+        model = self.by_name.get(base) if colon else None
+        if model is None or adapter not in model.adapters:
+            return None
+        return Target(model=model, adapter=model.adapters.index(adapter))
+
+    def near(self, name: str) -> tuple[str, ...]:
+        """Names that somebody may have meant, the nearest first."""
+        known = [known for known, _ in zip(self.names(), range(_NEAR_AMONG), strict=False)]
+        return tuple(difflib.get_close_matches(name[:256], known, n=_NEAR))
+
+    def names(self) -> Iterator[str]:
+        """All names that clients may use, adapters' too, in order."""
+        for name in sorted(self.by_name):
+            yield name
+            yield from (f"{name}:{adapter}" for adapter in self.by_name[name].adapters)
+
+    def models(self) -> Iterator[tuple[str, ServedModel]]:
+        """Each LlamaModel once, in order, under the shortest name that it has here."""
+        best: dict[str, str] = {}
+        for name, model in self.by_name.items():
+            if name != model.full_name or model.full_name not in best:
+                best[model.full_name] = name
+        for full_name in sorted(best):
+            yield best[full_name], self.by_name[best[full_name]]
+
+
+def build_routes(models: Iterable[ServedModel], *, bare_namespaces: frozenset[str] | None = None) -> Routes:
+    """The names of all models.
+
+    A full name is always the LlamaModel's own: nobody takes `team-b/chat` by serving another under this name. A bare
+    name belongs to who has been serving it, then to the elder.
+
+    Args:
+        models: all that the gateway may route to.
+        bare_namespaces: whose models have bare names, too; None: all.
+    """
+    named, shadowed = dict[str, ServedModel](), list[ServedModel]()
+    ordered = sorted(models, key=lambda model: (not model.confirmed, model.created, model.full_name))
+    for model in ordered:
+        named[model.full_name] = model
+    for model in ordered:
+        if bare_namespaces is not None and model.namespace not in bare_namespaces:
+            continue
+        if named.setdefault(model.served_name, model) is not model:
+            shadowed.append(model)
+    return Routes(named, tuple(shadowed))
+
+
+def served_model(raw: Mapping[str, Any]) -> ServedModel:
+    """From an object as the API server has it: its schema was checked there."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+    ready = next((one for one in conditions if one.get("type") == ConditionType.READY), {})
+    settled = (status.get("engine") or {}).get("settled") or {}
+    name = spec.get("servedModelName") or metadata["name"]
+    return ServedModel(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        created=metadata.get("creationTimestamp") or "",
+        served_name=name,
+        confirmed=status.get("servedModelName") == name,
+        task=spec.get("task") or Task.GENERATE,
+        adapters=tuple(adapter.get("name") or "" for adapter in spec.get("loraAdapters") or ()),
+        phase=status.get("phase") or "",
+        reason=ready.get("reason") or "",
+        message=ready.get("message") or "",
+        context_tokens=_number((spec.get("engine") or {}).get("contextSize")) or _number(settled.get("contextSize")),
+        startup_timeout_sec=_number(spec.get("startupTimeoutSec")) or _number(settled.get("startupTimeoutSec")),
+    )
+
+
+def _number(value: object) -> int | None:
+    """None for what is settled by the operator: `auto`, or nothing."""
+    return value if isinstance(value, int) else None
+
+
+def ready_addresses(endpoint_slice: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Name of the Service that an EndpointSlice belongs to, and `host:port` of each of its pods that takes requests.
+
+    A pod that is to stop takes none, also where the slice says that it still serves.
+    """
+    labels = endpoint_slice["metadata"].get("labels") or {}
+    ports = (port for port in endpoint_slice.get("ports") or () if port.get("name") == _PORT_NAME)
+    number = next((port.get("port") for port in ports), None)
+    found = []
+    for endpoint in endpoint_slice.get("endpoints") or () if number else ():
+        conditions = endpoint.get("conditions") or {}
+        # Not said is ready, by the API's own words.
+        if conditions.get("ready") is False or conditions.get("terminating"):
+            continue
+        for address in (endpoint.get("addresses") or ())[:1]:
+            found.append(f"[{address}]:{number}" if ":" in address else f"{address}:{number}")
+    return labels.get(_SERVICE_LABEL) or "", tuple(sorted(found))
