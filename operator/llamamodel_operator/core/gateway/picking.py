@@ -1,0 +1,80 @@
+"""Which pod takes a request: one that has seen the beginning of the conversation, unless it has more to do than others.
+
+llama-server keeps the KV cache of each slot, and does not compute a prompt's beginning again that is in one. So the
+turns of a conversation go to one pod: by rendezvous hashing, by which a pod that comes or goes moves as few
+conversations as can be, with a bound on the load of each (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
+Bounded Loads, 2018).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["beginning_of", "pick"]
+
+_MORE = 1.25
+"""How much more than the mean a pod may have to do before a conversation moves on."""
+_BEGINNING = 2_048
+"""Characters of each text that count: what is alike so far is alike for a slot's cache, too."""
+
+
+def beginning_of(request: Mapping[str, Any]) -> bytes | None:
+    """A digest that all turns of a conversation have in common; None where a request has no beginning to speak of.
+
+    Of messages it is all up to the first one of the user, for later ones come with the turns; of a prompt its first
+    characters.
+    """
+    told: list[str] = []
+    messages = request.get("messages")
+    if isinstance(messages, list):
+        for message in messages:
+            if not isinstance(message, Mapping):
+                return None
+            told.append(_text(message.get("content")))
+            if message.get("role") == "user":
+                break
+    else:
+        told.append(_text(request.get("prompt") or request.get("input")))
+    if not any(told):
+        return None
+    return hashlib.blake2b("\0".join(told).encode(errors="replace"), digest_size=16).digest()
+
+
+def pick(addresses: Sequence[str], *, in_flight: Mapping[str, int], beginning: bytes | None, turn: int) -> str:
+    """One of these.
+
+    Args:
+        addresses: of pods that are ready; one at least.
+        in_flight: requests that each of them works on; of others none.
+        beginning: of the conversation.
+        turn: counts requests; who has as little to do as others takes turns with them.
+    """
+    if len(addresses) == 1:
+        return addresses[0]
+    load = {address: in_flight.get(address, 0) for address in addresses}
+    if beginning is not None:
+        bound = math.ceil(_MORE * (sum(load.values()) + 1) / len(addresses))
+        for address in sorted(addresses, key=lambda one: _rank(beginning, one)):
+            if load[address] < bound:
+                return address
+    least = min(load.values())
+    idle = [address for address in addresses if load[address] == least]
+    return idle[turn % len(idle)]
+
+
+def _text(content: Any) -> str:
+    match content:
+        case str():
+            return content[:_BEGINNING]
+        case [{"text": str(text)}, *_]:
+            return text[:_BEGINNING]
+        case [str(text), *_]:
+            return text[:_BEGINNING]
+    return ""
+
+
+def _rank(beginning: bytes, address: str) -> bytes:
+    return hashlib.blake2b(beginning + address.encode(), digest_size=8).digest()
