@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,17 +45,19 @@ class Write:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in the log: what follows it is what has been written since."""
+    """A place in the log, and the time: a line may come into the log after its answer has come to who had asked."""
 
     log: AuditLog
     offset: int
+    time: float
 
     def writes(self, *, namespace: str = "", leases: bool = False) -> list[Write]:
         """The operator's writes since this mark, by default without those to its lease."""
         return [
             write
             for write in self.log.read(self.offset)
-            if write.is_the_operators
+            if write.time >= self.time
+            and write.is_the_operators
             and (leases or write.what != "leases")
             and (not namespace or write.namespace == namespace)
         ]
@@ -68,7 +71,7 @@ class AuditLog:
 
     def mark(self) -> Mark:
         """Now."""
-        return Mark(self, self._path.stat().st_size)
+        return Mark(self, self._path.stat().st_size, time.time())
 
     def read(self, offset: int) -> Iterator[Write]:
         """All writes from an offset on, other people's too."""
