@@ -99,7 +99,7 @@ def estimate_memory(
     overhead: int = 0,
     offloads_operations: bool = True,
 ) -> MemoryEstimate:
-    """What `llama-server` with these settings takes on `gpus` GPUs and on the host. Pure, below a millisecond.
+    """What `llama-server` with these settings takes on `gpus` GPUs and on the host. Pure, a millisecond or so.
 
     Args:
         model: for more than one estimate of a model, `MemoryModel.of` it once.
