@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
@@ -215,19 +215,36 @@ def _row(name: str, values: Sequence[float]) -> None:
 
 
 def estimates(aims: Aims) -> None:
-    """Estimates of a mixture of experts with 48 layers, once it is parsed and grouped."""
+    """Estimates of a mixture of experts with 48 layers, once it is parsed and grouped, as a search for a context asks.
+
+    Those of other searches are only printed, and what it takes where no graph is there that is the same.
+    """
     from support.descriptions import gold_model
 
     load = Load(model=gold_model("qwen3-30b-a3b"), settings=MemorySettings(context_size=32_768))
     load.estimate(gpus=2)
-    times = []
-    for number in range(_ESTIMATES):
-        settings = MemorySettings(context_size=4096 + 256 * number)
-        begun = time.process_time()
-        load.estimate(gpus=1 + number % 2, settings=settings)
-        times.append(time.process_time() - begun)
+
+    def milliseconds(settings_of: Callable[[int], MemorySettings]) -> float:
+        times = []
+        for number in range(_ESTIMATES):
+            settings = settings_of(number)
+            begun = time.process_time()
+            load.estimate(gpus=1 + number % 2, settings=settings)
+            times.append(time.process_time() - begun)
+        return median(times) * 1e3
+
     print()
-    aims.check("an estimate", median(times) * 1e3, ESTIMATE_MS, "ms")
+    contexts = milliseconds(lambda number: replace(load.settings, context_size=4096 + 256 * number))
+    aims.check("an estimate", contexts, ESTIMATE_MS, "ms")
+    others: dict[str, Callable[[int], MemorySettings]] = {
+        "layers on the GPUs": lambda number: replace(load.settings, gpu_layers=number % 50),
+        "experts on the host": lambda number: replace(load.settings, cpu_moe_layers=number % 50),
+        "batches, each with a graph of its own": lambda number: replace(
+            load.settings, micro_batch_size=512 + 4 * number
+        ),
+    }
+    for what, settings_of in others.items():
+        print(f"  with other {what}: {milliseconds(settings_of):,.4g} ms")
 
 
 # --- over HTTP

@@ -14,6 +14,9 @@ from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from llamamodel_operator.core.memory.arguments import settings_of
 from llamamodel_operator.core.memory.compute import compute_buffers
 from llamamodel_operator.core.memory.compute.allocator import ALIGNMENT, Arena
+from llamamodel_operator.core.memory.compute.graph import PerCell
+from llamamodel_operator.core.memory.compute.recorded import recorded_layers
+from llamamodel_operator.core.memory.compute.run import RecordedLayer
 from llamamodel_operator.core.memory.compute.tape import Tape
 from llamamodel_operator.core.memory.context import context_of
 from llamamodel_operator.core.memory.grouping import MemoryModel
@@ -94,13 +97,37 @@ def test_gpus_that_take_over_operations_or_compute_at_a_time_need_more(arguments
     assert real.gpus[0] > plain.gpus[0]
 
 
+def test_settings_that_searches_try_have_the_same_graph() -> None:
+    model = model_named("granite-3.1-3b-a800m")
+
+    def recorded(arguments: str) -> tuple[RecordedLayer, ...]:
+        settings = settings_of(arguments.split(), catalogue=CATALOGUE).settings
+        return tuple(recorded_layers(model.compute, place(model, settings, gpus=2)))
+
+    assert recorded("-ngl 16") == recorded("-ngl 17") != recorded("-ngl 99")
+    assert recorded("-ncmoe 12") == recorded("-ncmoe 13") != recorded("-ngl 99")
+
+
+def test_layers_without_positions_are_not_like_the_others() -> None:
+    assert model_named("smollm3-3b").compute.alike[:9] == (0, 0, 0, 3, 0, 0, 0, 3, 0)
+
+
+def test_what_grows_with_the_context_has_the_size_that_is_asked_for() -> None:
+    tape = Tape(HOST)
+    tape.device = 0
+    tape.use(tape.op(PerCell(thousandths=2500, window=False)), tape.op(PerCell(thousandths=1000, window=True)))
+    graph = tape.graph()
+    assert graph.peaks(slot_size=512, window_size=256) == {0: 1280 + 256}
+    assert graph.peaks(slot_size=1024, window_size=256) == {0: 2560 + 256}
+
+
 def test_a_result_takes_the_place_of_an_argument_that_nobody_else_needs() -> None:
     tape = Tape(HOST)
     tape.device = 0
     first = tape.op(1024)
     second = tape.free(1024, first, in_place=True)
     tape.use(second)
-    assert tape.peaks()[0] == 1024
+    assert tape.graph().peaks()[0] == 1024
 
 
 def test_a_result_does_not_take_the_place_of_what_it_only_views() -> None:
@@ -108,7 +135,7 @@ def test_a_result_does_not_take_the_place_of_what_it_only_views() -> None:
     tape.device = 0
     first = tape.op(1024)
     tape.use(tape.free(1024, ~first, in_place=True))
-    assert tape.peaks()[0] == 2048
+    assert tape.graph().peaks()[0] == 2048
 
 
 def test_of_a_part_that_is_read_elsewhere_only_that_much_is_copied() -> None:
@@ -118,7 +145,7 @@ def test_of_a_part_that_is_read_elsewhere_only_that_much_is_copied() -> None:
     part = tape.part(1024, whole)
     tape.use(part)
     tape.use(part, device=1)
-    assert dict(tape.peaks()) == {0: 4096, 1: 1024}
+    assert tape.graph().peaks() == {0: 4096, 1: 1024}
 
 
 def test_a_servers_attention_stays_with_a_cache_on_the_host_and_the_dry_run_forgets_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 __all__ = ["Geometry", "Layer", "UnsupportedModelError", "WindowKind"]
@@ -127,6 +128,11 @@ class Geometry:
     deepstack_layers: int = 0
     decoder_layers: int = 0
     uncertain: tuple[str, ...] = ()
+
+    @cached_property
+    def kinds(self) -> tuple[Layer, ...]:
+        """The layers that differ, each once, in the order in which they come."""
+        return tuple({id(layer): layer for layer in self.layers}.values())
 
     @property
     def depth(self) -> int:

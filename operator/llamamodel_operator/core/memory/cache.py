@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llamamodel_operator.core.gguf.geometry import Geometry, Layer
 from llamamodel_operator.core.memory.context import Context, padded
 from llamamodel_operator.core.memory.grouping import ALIGNMENT
@@ -30,7 +32,7 @@ def row_bytes(type_name: str, elements: int) -> int:
     return -(-elements // block) * size
 
 
-def cache_bytes(geometry: Geometry, context: Context, settings: MemorySettings) -> tuple[int, ...]:
+def cache_bytes(geometry: Geometry, context: Context, settings: MemorySettings) -> list[int]:
     """Bytes of each block's KV cache, indexer caches included.
 
     Source: the constructor of llama_kv_cache in src/llama-kv-cache.cpp ([TAG_V_CACHE_VARIABLE]: without flash
@@ -38,17 +40,20 @@ def cache_bytes(geometry: Geometry, context: Context, settings: MemorySettings) 
     llama_kv_cache_dsa, llama_kv_cache_msa and llama_memory_hybrid_idx for indexers.
     """
     if not geometry.memory:
-        return (0,) * len(geometry.layers)
+        return [0] * len(geometry.layers)
     widest = 0
     if not context.flash_attention:
-        widest = max(layer.value_length * layer.kv_heads for layer in geometry.layers)
-    sizes: dict[int, int] = {}  # by identity: equal layers are the same object
-    result = []
-    for layer in geometry.layers:
-        if id(layer) not in sizes:
-            sizes[id(layer)] = _layer_bytes(layer, geometry.mla, widest, context, settings) if layer.cached else 0
-        result.append(sizes[id(layer)])
-    return tuple(result)
+        widest = max(layer.value_length * layer.kv_heads for layer in geometry.kinds)
+    return _of_layers(
+        geometry,
+        lambda layer: _layer_bytes(layer, geometry.mla, widest, context, settings) if layer.cached else 0,
+    )
+
+
+def _of_layers(geometry: Geometry, size_of: Callable[[Layer], int]) -> list[int]:
+    """Bytes of each layer; equal layers are the same object, so each kind is asked for once."""
+    sizes = {id(layer): size_of(layer) for layer in geometry.kinds}
+    return [sizes[id(layer)] for layer in geometry.layers]
 
 
 def _layer_bytes(layer: Layer, mla: bool, widest: int, context: Context, settings: MemorySettings) -> int:
@@ -60,13 +65,13 @@ def _layer_bytes(layer: Layer, mla: bool, widest: int, context: Context, setting
     return ((key + value) * cells + (index + index_value) * context.slot_size) * context.streams
 
 
-def state_bytes(geometry: Geometry, context: Context) -> tuple[int, ...]:
+def state_bytes(geometry: Geometry, context: Context) -> list[int]:
     """Bytes of each block's recurrent states: f32, for each slot, whatever the context.
 
     Source: the constructor of llama_memory_recurrent in src/llama-memory-recurrent.cpp.
     """
     each = _aligned(geometry.conv_state, context) + _aligned(geometry.recurrent_state, context)
-    return tuple(each + _aligned(layer.further_state, context) if layer.recurrent else 0 for layer in geometry.layers)
+    return _of_layers(geometry, lambda layer: each + _aligned(layer.further_state, context) if layer.recurrent else 0)
 
 
 def _aligned(elements: int, context: Context) -> int:

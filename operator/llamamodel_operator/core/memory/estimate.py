@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from llamamodel_operator.core.gguf.geometry import Geometry
 from llamamodel_operator.core.gguf.geometry_rules import INDEXED, KNOWN
@@ -12,7 +12,7 @@ from llamamodel_operator.core.memory.cache import cache_bytes, state_bytes
 from llamamodel_operator.core.memory.compute import compute_buffers
 from llamamodel_operator.core.memory.context import Context, context_of
 from llamamodel_operator.core.memory.grouping import MemoryModel
-from llamamodel_operator.core.memory.placement import HOST, Placement, place
+from llamamodel_operator.core.memory.placement import HOST, Placement, by_device, place
 from llamamodel_operator.core.memory.rough import rough_compute
 from llamamodel_operator.core.memory.settings import MemorySettings
 from llamamodel_operator.core.memory.weights import adapter_bytes, model_bytes, projector_bytes
@@ -99,7 +99,7 @@ def estimate_memory(
     overhead: int = 0,
     offloads_operations: bool = True,
 ) -> MemoryEstimate:
-    """What `llama-server` with these settings takes on `gpus` GPUs and on the host. Pure, below a millisecond.
+    """What `llama-server` with these settings takes on `gpus` GPUs and on the host. Pure, a millisecond or so.
 
     Args:
         model: for more than one estimate of a model, `MemoryModel.of` it once.
@@ -117,22 +117,23 @@ def estimate_memory(
     """
     grouped = model if isinstance(model, MemoryModel) else MemoryModel.of(model)
     gpus = max(gpus, 0)
-    devices: dict[int, DeviceMemory] = {device: DeviceMemory(overhead=overhead) for device in range(gpus)}
-    devices[HOST] = DeviceMemory(prompt_cache=settings.prompt_cache_bytes)
-    own = _of_model(grouped, settings, gpus, devices, offloads_operations)
+    parts = _Parts()
+    parts.add("overhead", dict.fromkeys(range(gpus), overhead))
+    parts.add("prompt_cache", {HOST: settings.prompt_cache_bytes})
+    own = _of_model(grouped, settings, gpus, parts, offloads_operations)
     uncertain = [*own.uncertain]
     if draft is not None:
         drafter = draft.model if isinstance(draft.model, MemoryModel) else MemoryModel.of(draft.model)
-        drafted = _of_model(drafter, draft.settings, gpus, devices, offloads_operations)
+        drafted = _of_model(drafter, draft.settings, gpus, parts, offloads_operations)
         uncertain += (f"draft model: {reason}" for reason in drafted.uncertain)
-    _add(devices, "adapters", adapter_bytes(grouped, own.placement, adapters))
+    parts.add("adapters", adapter_bytes(grouped, own.placement, adapters))
     if projector is not None:
         device = 0 if gpus and settings.projector_offload else HOST
-        _add(devices, "projector", {device: projector_bytes(projector)})
+        parts.add("projector", {device: projector_bytes(projector)})
         uncertain.append("projector: its scratch buffer depends on the images; an upper guess is counted")
     return MemoryEstimate(
-        gpus=tuple(devices[device] for device in range(gpus)),
-        host=devices[HOST],
+        gpus=tuple(parts.of(device) for device in range(gpus)),
+        host=parts.of(HOST),
         context_size=own.context.size,
         slot_context_size=own.context.slot_size,
         slots=own.context.slots,
@@ -142,6 +143,21 @@ def estimate_memory(
     )
 
 
+class _Parts:
+    """Bytes by field of `DeviceMemory` and by device, while they are added up."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, dict[int, int]] = {}
+
+    def add(self, name: str, sizes: Mapping[int, int]) -> None:
+        total = self._sizes.setdefault(name, {})
+        for device, size in sizes.items():
+            total[device] = total.get(device, 0) + size
+
+    def of(self, device: int) -> DeviceMemory:
+        return DeviceMemory(**{name: sizes.get(device, 0) for name, sizes in self._sizes.items()})
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Settled:
     placement: Placement
@@ -149,20 +165,18 @@ class _Settled:
     uncertain: tuple[str, ...]
 
 
-def _of_model(
-    model: MemoryModel, settings: MemorySettings, gpus: int, devices: dict[int, DeviceMemory], offloads: bool
-) -> _Settled:
-    """Add what one model takes to the devices."""
+def _of_model(model: MemoryModel, settings: MemorySettings, gpus: int, parts: _Parts, offloads: bool) -> _Settled:
+    """Add what one model takes to the parts."""
     geometry = model.geometry
     context = context_of(geometry, settings)
     placement = place(model, settings, gpus=gpus)
     repacks = settings.repack and not (gpus and offloads)
-    _add(devices, "weights", model_bytes(model, placement, repacks=repacks))
-    _add(devices, "kv_cache", _per_device(placement, cache_bytes(geometry, context, settings)))
-    _add(devices, "recurrent_state", _per_device(placement, state_bytes(geometry, context)))
-    _add(devices, "output", {HOST: output_bytes(geometry, context)})
+    parts.add("weights", model_bytes(model, placement, repacks=repacks))
+    parts.add("kv_cache", _per_device(placement, cache_bytes(geometry, context, settings)))
+    parts.add("recurrent_state", _per_device(placement, state_bytes(geometry, context)))
+    parts.add("output", {HOST: output_bytes(geometry, context)})
     compute, uncertain = _compute(model, placement, context, settings, offloads=offloads)
-    _add(devices, "compute", compute)
+    parts.add("compute", compute)
     return _Settled(
         placement=placement,
         context=context,
@@ -208,17 +222,10 @@ def output_bytes(geometry: Geometry, context: Context) -> int:
 
 def _per_device(placement: Placement, sizes: Sequence[int]) -> dict[int, int]:
     """Bytes of blocks' caches per device, divided over GPUs where split mode tensor does so."""
-    result: dict[int, int] = {}
-    for device, size in zip(placement.caches, sizes, strict=True):
-        result[device] = result.get(device, 0) + size
+    result = by_device(placement.caches, sizes)
     if placement.shares and placement.divides_caches:
         total = sum(size for device, size in result.items() if device != HOST)
         host = result.get(HOST, 0)
         result = {gpu: round(total * share) for gpu, share in zip(placement.used, placement.shares, strict=True)}
         result[HOST] = host
     return result
-
-
-def _add(devices: dict[int, DeviceMemory], name: str, sizes: Mapping[int, int]) -> None:
-    for device, size in sizes.items():
-        devices[device] = replace(devices[device], **{name: getattr(devices[device], name) + size})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from llamamodel_operator.core.gguf.geometry import Geometry
 from llamamodel_operator.core.gguf.geometry_reading import geometry_of
 from llamamodel_operator.core.gguf.model import GgufModel, Tensor
 from llamamodel_operator.core.memory.context import padded
+from llamamodel_operator.core.memory.patterns import matcher_of
 
 if TYPE_CHECKING:
     from llamamodel_operator.core.memory.compute import ComputeModel
@@ -38,6 +40,10 @@ WITHOUT_OUTPUT = frozenset(
 """Architectures that make no output matrix of the embeddings where the file has none."""
 EXPERT_TENSORS = tuple(f"ffn_{kind}_{group}exps" for kind in ("up", "down", "gate", "gate_up") for group in ("", "ch"))
 """What -cmoe and -ncmoe keep on the host (LLM_FFN_EXPS_REGEX in common/common.h)."""
+FOLLOWED = re.compile(r"blk\.[0-9]+\.(?:attn_|ffn_|post_attention_norm)")
+"""Tensors that are computed where they are put, so that scratch buffers follow them."""
+KEPT_EXPRESSIONS = 32
+"""Regular expressions whose tensors are kept."""
 
 
 FEED_FORWARD = ("exp_probs_b", "ffn_down", "ffn_gate", "ffn_up")
@@ -60,8 +66,9 @@ class MemoryModel:
         model: the file.
         geometry: of it.
         tensors: of the file that llama.cpp loads, by name.
+        sizes: bytes that each of them takes.
         blocks: for each block, bytes of its tensors.
-        experts: for each block, names and bytes of its experts' tensors.
+        experts: for each block, names of its experts' tensors.
         host: bytes that are always on the host.
         output: bytes that go with the output layer, an output matrix made of the embeddings not counted.
         tied: bytes of that matrix, which is a copy where the output is on a GPU; 0 where the file has one.
@@ -73,8 +80,9 @@ class MemoryModel:
     model: GgufModel
     geometry: Geometry
     tensors: Mapping[str, Tensor]
+    sizes: Mapping[str, int]
     blocks: tuple[int, ...]
-    experts: tuple[tuple[tuple[str, int], ...], ...]
+    experts: tuple[tuple[str, ...], ...]
     host: int
     output: int
     tied: int
@@ -88,6 +96,20 @@ class MemoryModel:
         from llamamodel_operator.core.memory.compute import ComputeModel  # it is made of this module's class
 
         return ComputeModel.of(self)
+
+    @cached_property
+    def not_followed(self) -> frozenset[str]:
+        """Tensors of blocks that scratch buffers do not follow where they are put elsewhere."""
+        return frozenset(name for name in self.homes if FOLLOWED.match(name) is None)
+
+    @cached_property
+    def matching(self) -> Callable[[str], tuple[str, ...]]:
+        """Names of the tensors in which a regular expression is found; those of the last expressions are kept.
+
+        Raises:
+            UnreadablePatternError: the expression cannot be followed.
+        """
+        return lru_cache(maxsize=KEPT_EXPRESSIONS)(partial(_matching, tuple(self.tensors)))
 
     def is_input(self, name: str) -> bool:
         """Whether a tensor goes with the input, which is always on the host."""
@@ -109,21 +131,22 @@ class MemoryModel:
         """
         geometry = geometry_of(model)
         count = len(geometry.layers)
-        blocks, experts = [0] * count, [list[tuple[str, int]]() for _ in range(count)]
+        blocks, experts = [0] * count, [list[str]() for _ in range(count)]
         host = output = first = every = 0
         tensors: dict[str, Tensor] = {}
+        sizes: dict[str, int] = {}
         homes: dict[str, int] = {}
         for tensor in model.tensors:
             name, size = tensor.name, padded(tensor.size, ALIGNMENT)
             block, own = _block(name)
             if name.endswith(UNUSED_TENSORS) or not _is_loaded(geometry, block, own):
                 continue
-            tensors[name] = tensor
+            tensors[name], sizes[name] = tensor, size
             if block is not None and block < count:
                 blocks[block] += size
                 homes[name] = block
                 if own.startswith(EXPERT_TENSORS):
-                    experts[block].append((name, size))
+                    experts[block].append(name)
                 continue
             stem = name.rsplit(".", 1)[0]
             if stem in HOST_TENSORS:
@@ -139,15 +162,21 @@ class MemoryModel:
             model=model,
             geometry=geometry,
             tensors=tensors,
+            sizes=sizes,
             blocks=tuple(blocks),
             experts=tuple(tuple(block_experts) for block_experts in experts),
             host=host,
             output=output,
-            tied=_tied(tensors, geometry.architecture),
+            tied=_tied(sizes, geometry.architecture),
             first=first,
             every=every,
             homes=homes,
         )
+
+
+def _matching(names: tuple[str, ...], expression: str) -> tuple[str, ...]:
+    search = matcher_of(expression)
+    return tuple(name for name in names if search(name) is not None)
 
 
 def _block(name: str) -> tuple[int | None, str]:
@@ -171,8 +200,5 @@ def _goes_with_first(stem: str, architecture: str) -> bool:
     return stem in FIRST_LAYER_TENSORS or stem.startswith("hrm.")
 
 
-def _tied(tensors: Mapping[str, Tensor], architecture: str) -> int:
-    embeddings = tensors.get("token_embd.weight")
-    if embeddings is None or "output.weight" in tensors or architecture in WITHOUT_OUTPUT:
-        return 0
-    return padded(embeddings.size, ALIGNMENT)
+def _tied(sizes: Mapping[str, int], architecture: str) -> int:
+    return 0 if "output.weight" in sizes or architecture in WITHOUT_OUTPUT else sizes.get("token_embd.weight", 0)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llamamodel_operator.core.memory.grouping import MemoryModel
-from llamamodel_operator.core.memory.patterns import UnreadablePatternError, matcher_of
+from llamamodel_operator.core.memory.patterns import UnreadablePatternError
 from llamamodel_operator.core.memory.settings import MemorySettings
 
-__all__ = ["HOST", "Placement", "place"]
+__all__ = ["HOST", "Placement", "by_device", "home_of", "place"]
 
 HOST = -1
 """Instead of a GPU's number."""
 HOST_BUFFERS = frozenset(("CPU", "CPU_Mapped", "CPU_REPACK", "CUDA_Host", "ROCm_Host", "SYCL_Host", "Vulkan_Host"))
-FOLLOWED = re.compile(r"blk\.[0-9]+\.(?:attn_|ffn_|post_attention_norm)")
-"""Tensors that are computed where they are put, so that scratch buffers follow them."""
 GPU_BUFFER = re.compile(r"(?:CUDA|ROCm|MUSA|SYCL|Vulkan|CANN|RPC|Metal|MTL|OpenCL|HIP)_?([0-9]{1,2})(?:\[.*)?")
 
 
@@ -69,7 +67,7 @@ def place(model: MemoryModel, settings: MemorySettings, *, gpus: int) -> Placeme
     offloaded = min(max(settings.gpu_layers, 0), count + 1) if used else 0
     devices = _devices(count, offloaded, used, settings)
     moved = _moved(model, settings, devices, gpus, uncertain)
-    if any(name in model.homes and FOLLOWED.match(name) is None for name in moved):
+    if not model.not_followed.isdisjoint(moved):
         uncertain.append(
             "override of tensors other than those of attention, feed-forward and experts: scratch buffers are counted "
             "as without it"
@@ -100,14 +98,19 @@ def _devices(count: int, offloaded: int, used: Sequence[int], settings: MemorySe
     if len(used) == 1 or settings.split_mode == "tensor":
         return (HOST,) * start + (used[0],) * offloaded
     # in 32-bit floats, as llama.cpp: a layer on the border of two GPUs falls to the same side
-    splits, total = array("f"), 0.0
+    splits, total = list[float](), 0.0
     for share in _given(settings.tensor_split, len(used)):
         total = _float32(total + _float32(share))
         splits.append(total)
-    splits = array("f", (_float32(split / total) for split in splits))
-    keys = array("f", (layer / offloaded for layer in range(offloaded)))
-    last = len(used) - 1
-    return (HOST,) * start + tuple(used[min(bisect_right(splits, key), last)] for key in keys)
+    borders = (
+        bisect_left(range(offloaded), _float32(split / total), key=lambda layer: _float32(layer / offloaded))
+        for split in splits[:-1]
+    )
+    devices, first = (HOST,) * start, 0
+    for device, border in zip(used, (*borders, offloaded), strict=True):
+        devices += (device,) * (border - first)
+        first = border
+    return devices
 
 
 def _given(tensor_split: Sequence[float], count: int) -> list[float]:
@@ -124,6 +127,17 @@ def _shares(tensor_split: Sequence[float], count: int) -> list[float]:
     return [share / sum(given) for share in given]
 
 
+def by_device(devices: Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
+    """Bytes of layers on each device that has any; a device's layers are side by side."""
+    result: dict[int, int] = {}
+    first = 0
+    while first < len(devices):
+        end = first + devices.count(devices[first])
+        result[devices[first]] = sum(sizes[first:end])
+        first = end
+    return result
+
+
 def _float32(value: float) -> float:
     return array("f", (value,))[0]
 
@@ -138,24 +152,23 @@ def _moved(
     moved: dict[str, int] = {}
     for block in range(min(settings.cpu_moe_layers, len(model.experts))):
         if devices[block] != HOST:
-            moved.update((name, HOST) for name, _ in model.experts[block])
+            moved.update(dict.fromkeys(model.experts[block], HOST))
     if not settings.override_tensors:
         return moved
-    patterns = []
+    decided: dict[str, int | None] = {}
     for expression, buffer in settings.override_tensors:
         device = _device_of_buffer(buffer, gpus)
         try:
-            patterns.append((matcher_of(expression), device))
+            for name in model.matching(expression):
+                decided.setdefault(name, device)
         except UnreadablePatternError as error:
             uncertain.append(f"override of tensors {expression[:60]!r} is not followed: {error}")
         if device is None:
             uncertain.append(f"override of tensors: {buffer[:40]!r} is not a known buffer type such as CPU or CUDA0")
-    for name in model.tensors:
-        for search, device in patterns:
-            if search(name) is not None:
-                if device is not None:
-                    moved[name] = device
-                break
+    for name in model.tensors:  # in the order of the file, as layers that are alike have to be so in this, too
+        device = decided.get(name)
+        if device is not None:
+            moved[name] = device
     return moved
 
 

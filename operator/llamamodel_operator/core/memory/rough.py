@@ -16,16 +16,16 @@ RESIDUALS, WIDTHS = 6, 3
 def rough_compute(geometry: Geometry, placement: Placement, context: Context) -> dict[int, int]:
     """Bytes on each device that computes: activations of the widest layer, attention scores, masks and logits."""
     tokens, cells = context.micro_batch, context.slot_size
-    widest = max(_width(layer, geometry) for layer in geometry.layers)
+    widest = max(_width(layer, geometry) for layer in geometry.kinds)
     flash = context.flash_attention and not geometry.architecture.startswith("t5")  # their biases forbid it
-    heads = max(layer.heads for layer in geometry.layers)
+    heads = max(layer.heads for layer in geometry.kinds)
     every = tokens * F32 * (RESIDUALS * geometry.embedding + WIDTHS * widest)
     every += 2 * cells * tokens * F32  # masks
     every += 0 if flash else 2 * cells * tokens * heads * F32  # attention scores
-    every += 2 * cells * tokens * F32 if any(layer.index_length for layer in geometry.layers) else 0
+    every += 2 * cells * tokens * F32 if any(layer.index_length for layer in geometry.kinds) else 0
     every += 2 * context.slots * F32 * (geometry.conv_state + geometry.recurrent_state)
     if placement.caches != placement.layers:
-        rows = max(layer.kv_heads * (layer.key_length + layer.value_length) for layer in geometry.layers)
+        rows = max(layer.kv_heads * (layer.key_length + layer.value_length) for layer in geometry.kinds)
         every += rows * context.size * F32  # a layer's cache is copied to be read
     result = dict.fromkeys({*placement.layers, HOST}, every)
     rows = max(context.outputs, tokens if context.embedding else 0)

@@ -8,7 +8,7 @@ from llamamodel_operator.core.gguf.ggml_types import GGML_TYPES
 from llamamodel_operator.core.gguf.model import GgufModel
 from llamamodel_operator.core.memory.context import padded
 from llamamodel_operator.core.memory.grouping import ALIGNMENT, MemoryModel
-from llamamodel_operator.core.memory.placement import HOST, Placement, home_of
+from llamamodel_operator.core.memory.placement import HOST, Placement, by_device, home_of
 
 __all__ = ["adapter_bytes", "model_bytes", "projector_bytes"]
 
@@ -31,25 +31,28 @@ def model_bytes(model: MemoryModel, placement: Placement, *, repacks: bool = Tru
     Source: llama_model_loader::create_tensor in src/llama-model-loader.cpp (TENSOR_DUPLICATED), load_arch_tensors in
     src/models/*.cpp. An output matrix made of the embeddings is a copy, unless it is on the host, where they are.
     """
-    devices: dict[int, int] = {HOST: model.host}
-    for device, size in zip(placement.layers, model.blocks, strict=False):
-        devices[device] = devices.get(device, 0) + size
+    devices = by_device(placement.layers, model.blocks)
+    devices[HOST] = devices.get(HOST, 0) + model.host
     devices[placement.layers[0]] += model.first
     devices[placement.output] = devices.get(placement.output, 0) + model.output
     copied = placement.output != HOST or model.geometry.architecture in OUTPUT_FIRST or (repacks and _rearranged(model))
     if copied:
         devices[placement.output] += model.tied
-    turning = _turning(model, placement)
+    turning = _turning(model, placement) if model.every else set()
     for device in turning:
         devices[device] += model.every
     homes = (*placement.layers, placement.output)
     for name, device in placement.moved.items():
-        size = padded(model.tensors[name].size, ALIGNMENT)
-        taken = turning if model.is_copied(name) else {home_of(model, homes, name)}
-        if name == "token_embd.weight" and model.tied and placement.output != HOST:
-            taken = {HOST, placement.output}  # the matrix and its copy
-        for home in taken:
-            devices[home] -= size
+        size = model.sizes[name]
+        block = model.homes.get(name)
+        if block is not None:
+            devices[placement.layers[block]] -= size
+        else:
+            taken = turning if model.is_copied(name) else {home_of(model, homes, name)}
+            if name == "token_embd.weight" and model.tied and placement.output != HOST:
+                taken = {HOST, placement.output}  # the matrix and its copy
+            for home in taken:
+                devices[home] -= size
         devices[device] = devices.get(device, 0) + size
     return _spread(placement, devices) if placement.shares else devices
 

@@ -25,20 +25,18 @@ class Arena:
     def take(self, size: int) -> int:
         """Address of so many bytes, a multiple of `ALIGNMENT`."""
         sizes, offsets = self.sizes, self.offsets
-        best = last = len(sizes) - 1
-        fit = _ENDLESS
-        for index in range(last):
-            block = sizes[index]
+        best, fit = 0, _ENDLESS
+        for index, block in enumerate(sizes):
             if size <= block <= fit:
                 best, fit = index, block
         offset = offsets[best]
-        if sizes[best] == size and best != last:
+        if fit == size:
             del sizes[best], offsets[best]
         else:
-            sizes[best] -= size
-            offsets[best] = offset + size
-            if best == last and offset + size > self.peak:
-                self.peak = offset + size
+            sizes[best] = fit - size
+            offsets[best] = end = offset + size
+            if end > self.peak:
+                self.peak = end
         return offset
 
     def give(self, offset: int, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamamodel_operator.core.gguf.geometry import Layer
 from llamamodel_operator.core.memory.compute.batch import F16, F32, Batch, Block, Later
 from llamamodel_operator.core.memory.placement import HOST
 
@@ -90,10 +91,10 @@ def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
     Source: build_attn and build_attn_mha in src/llama-graph.cpp; cpy_k and cpy_v in src/llama-kv-cache.cpp.
     """
     tape, layer, geometry = batch.tape, block.layer, batch.geometry
-    flash = batch.context.flash_attention
+    flash = batch.run.flash_attention
     k_width, v_width = layer.kv_heads * layer.key_length, layer.kv_heads * layer.value_length
     out_size = batch.f32(layer.heads * layer.value_length)
-    kq_size = batch.cells(layer) * batch.tokens * layer.heads * F32
+    kq_size = batch.cells(layer, 1000 * batch.tokens * layer.heads * F32)
     mask = batch.mask(layer)
     keys: tuple[int, ...] = (k,)
     values: tuple[int, ...] = (v,)
@@ -105,46 +106,46 @@ def _mixed(batch: Batch, block: Block, q: int, k: int, v: int) -> int:
         outside = _outside(batch, block)
         keys, values = outside[:1], outside[1:]
         if flash:
-            cells = batch.cells(layer) * batch.context.streams
-            keys = _halved(batch, keys, cells * k_width, of=0)
-            values = _halved(batch, values, cells * v_width, of=1)
+            keys = _halved(batch, keys, layer, k_width, of=0)
+            values = _halved(batch, values, layer, v_width, of=1)
     elif flash:
         keys = (tape.free(batch.f32(k_width) // 2, k),)
         values = (tape.free(batch.f32(v_width) // 2, v),)
     if flash:
         out = tape.free(out_size, q, *keys, *values, mask)
     else:
-        if batch.given_up:
-            values = (tape.free(batch.cells(layer) * batch.context.streams * v_width * F16, *values),)
+        if batch.run.given_up:
+            values = (tape.free(batch.cells(layer, 1000 * batch.run.streams * v_width * F16), *values),)
         elif not geometry.memory:
             values = (tape.free(batch.f32(v_width), v),)
         kq = tape.free(kq_size, *keys, q)
         kq = tape.free(kq_size, kq, mask, in_place=True)
         kqv = tape.free(out_size, *values, kq)
-        out = tape.at(batch.cache, out_size, ~kqv) if outside and batch.pinned else tape.free(out_size, ~kqv)
+        out = tape.at(batch.cache, out_size, ~kqv) if outside and batch.run.pinned else tape.free(out_size, ~kqv)
     return out
 
 
-def _halved(batch: Batch, rows: tuple[int, ...], elements: int, *, of: int) -> tuple[int, ...]:
-    """The cache of K (0) or V (1), made f16 where it is f32: flash attention takes no other float.
+def _halved(batch: Batch, rows: tuple[int, ...], layer: Layer, width: int, *, of: int) -> tuple[int, ...]:
+    """The cache of K (0) or V (1), so many elements a cell, made f16 where it is f32.
+
+    Flash attention takes no other float.
 
     Source: ggml_cast in build_attn_mha.
     """
     if batch.cache_types[of] != F32 * 1000:
         return rows
-    return (batch.tape.free(elements * F16, *rows),)
+    return (batch.tape.free(batch.cells(layer, 1000 * batch.run.streams * width * F16), *rows),)
 
 
 def _outside(batch: Batch, block: Block) -> tuple[int, ...]:
     """K and V where their cache may not be where they are read: they are copied there."""
-    tape, layer, context = batch.tape, block.layer, batch.context
+    tape, layer, streams = batch.tape, block.layer, batch.run.streams
     drawn = tape.device == HOST and "states" in batch.inputs  # to the GPU that reads a state next
     if (batch.cache == tape.device or tape.device is None) and not drawn:
         return ()
-    cells = batch.cells(layer) * context.streams
     bytes_k, bytes_v = batch.cache_types
-    k = tape.outside(cells * layer.kv_heads * layer.key_length * bytes_k // 1000, batch.cache)
-    v = tape.outside(cells * layer.kv_heads * layer.value_length * bytes_v // 1000, batch.cache)
+    k = tape.outside(batch.cells(layer, streams * layer.kv_heads * layer.key_length * bytes_k), batch.cache)
+    v = tape.outside(batch.cells(layer, streams * layer.kv_heads * layer.value_length * bytes_v), batch.cache)
     return (~k, ~v)
 
 
@@ -171,25 +172,23 @@ def latent_attention(batch: Batch, block: Block, normed: int) -> Later:
     k = tape.free(batch.f32(lora + rope), ~kv, k_rope)
     tape.use(~kv)
     tape.use(~k, batch.rows("k", layer), device=batch.cache)
-    mask, cells = batch.mask(layer), batch.cells(layer)
+    mask, streams = batch.mask(layer), batch.run.streams
     outside: tuple[int, ...] = ()
     if batch.cache != tape.device and tape.device is not None:
-        bytes_k = batch.cache_types[0]
-        size = cells * batch.context.streams * layer.key_length * bytes_k // 1000
+        size = batch.cells(layer, streams * layer.key_length * batch.cache_types[0])
         outside = (~tape.outside(size, batch.cache), ~tape.outside(size, batch.cache))
     value = batch.f32(heads * geometry.value_length_mla)
-    if batch.context.flash_attention:
-        rows = cells * batch.context.streams
-        keys = _halved(batch, outside[:1], rows * layer.key_length, of=0)
-        values = _halved(batch, outside[1:], rows * lora, of=0)
+    if batch.run.flash_attention:
+        keys = _halved(batch, outside[:1], layer, layer.key_length, of=0)
+        values = _halved(batch, outside[1:], layer, lora, of=0)
         out = tape.free(batch.f32(heads * lora), ~q_all, *keys, *values, mask)
         out = tape.op(value, ~out)
         out = tape.free(value, ~out)
     else:
-        size = cells * batch.tokens * heads * F32
+        size = batch.cells(layer, 1000 * batch.tokens * heads * F32)
         kq = tape.free(size, *outside[:1], ~q_all)
         kq = tape.free(size, kq, mask, in_place=True)
-        v = tape.free(cells * batch.context.streams * lora * F16, *outside[1:])
+        v = tape.free(batch.cells(layer, 1000 * streams * lora * F16), *outside[1:])
         out = tape.free(batch.f32(heads * lora), v, kq)
         out = tape.op(value, out)
         out = tape.free(value, ~out)

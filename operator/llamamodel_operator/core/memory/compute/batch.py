@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from llamamodel_operator.core.gguf.geometry import Geometry, Layer
+from llamamodel_operator.core.memory.compute.graph import PerCell, Size
+from llamamodel_operator.core.memory.compute.run import Run
 from llamamodel_operator.core.memory.compute.tape import Tape
-from llamamodel_operator.core.memory.context import Context
 
 __all__ = ["F16", "F32", "I64", "Batch", "Block", "Later"]
 
@@ -30,8 +32,11 @@ class Block:
 
     def width(self, name: str) -> int:
         """Elements that multiplying with it results in; 0 without it."""
-        shape = self.shapes.get(name, ())
-        return shape[1] if len(shape) > 1 else 0
+        return self._widths.get(name, 0)
+
+    @cached_property
+    def _widths(self) -> Mapping[str, int]:
+        return {name: shape[1] for name, shape in self.shapes.items() if len(shape) > 1}
 
 
 @dataclass(kw_only=True)
@@ -41,13 +46,12 @@ class Batch:
     Attributes:
         tape: where it is recorded.
         geometry: of the model.
-        context: of the run.
+        run: whose graph it is.
         tokens: of the batch; fewer for the last layer, which computes outputs only.
         rotated: K and V are turned before they are cached, as their cache is quantised: (of K, of V).
         inputs: what the host fills, by name.
         index: of the current layer.
         moved: devices of the current layer's tensors that are elsewhere, by their names as a block has them.
-        first: the device of the first layer.
         cache: the device of the current layer's cache.
         groups: of experts, of which only some are chosen from; 0 where they are not grouped.
         weights_scaled: the chosen experts' weights are scaled.
@@ -55,21 +59,18 @@ class Batch:
         side_by_side: attention and feed-forward have the same input, each with a norm of its own.
         scaled: what a layer adds is scaled before.
         cache_types: bytes of an element of K and of V, in thousandths.
-        pinned: without flash attention, what is mixed of a cache on the host is put there; the dry run forgets that.
-        given_up: flash attention is, after the cache was made for it: V is transposed each time it is read.
         layer_embeddings: how the embeddings of each layer's own are made, the first time that one is needed.
         extras: results that later layers read, by name.
     """
 
     tape: Tape
     geometry: Geometry
-    context: Context
+    run: Run
     tokens: int
     rotated: tuple[bool, bool] = (False, False)
     inputs: dict[str, int] = field(default_factory=dict)
     index: int = 0
     moved: Mapping[str, int] = field(default_factory=dict)
-    first: int = -1
     cache: int = -1
     groups: int = 0
     scaled: bool = False
@@ -77,8 +78,6 @@ class Batch:
     layer_norm: bool = False
     side_by_side: bool = False
     cache_types: tuple[int, int] = (2000, 2000)
-    pinned: bool = True
-    given_up: bool = False
     layer_embeddings: Callable[[], int] | None = None
     extras: dict[str, int] = field(default_factory=dict)
 
@@ -93,13 +92,13 @@ class Batch:
 
     def buckets(self) -> int:
         """T5's buckets of distances, of which each layer has a view of its own, and so a copy."""
-        size = self.context.slot_size * self.tokens * F32
+        size = PerCell(thousandths=1000 * self.tokens * F32, window=False)
         return self.tape.part(size, self.inputs["buckets"])
 
     @property
     def sequences(self) -> int:
         """Of the batch."""
-        return self.context.slots
+        return self.run.slots
 
     def f32(self, elements: int) -> int:
         """Bytes of so many elements for each token."""
@@ -111,8 +110,9 @@ class Batch:
         It is computed where the matrix is.
         """
         size = self.f32(block.width(name) * times)
-        device = self.moved.get(name)
-        return self.tape.op(size, *sources) if device is None else self.tape.at(device, size, *sources)
+        if name in self.moved:
+            return self.tape.at(self.moved[name], size, *sources)
+        return self.tape.op(size, *sources)
 
     def norm(self, name: str, source: int) -> int:
         """RMS norm, which may take its argument's place, or layer norm, which may not; its weights and bias may.
@@ -121,14 +121,16 @@ class Batch:
         """
         size = self.f32(self.geometry.embedding)
         normed = self.tape.free(size, source, in_place=not self.layer_norm)
-        device = self.moved.get(name)
-        return normed if device is None else self.tape.at(device, size, normed)
+        return self.tape.at(self.moved[name], size, normed) if name in self.moved else normed
 
-    def cells(self, layer: Layer) -> int:
-        """Rows of one stream of a layer's cache; tokens of the batch for models without a cache."""
+    def cells(self, layer: Layer, thousandths: int) -> Size:
+        """So many thousandths of a byte for each cell of one stream of a layer's cache.
+
+        For each token of the batch where the model has no cache.
+        """
         if not self.geometry.memory:
-            return self.tokens
-        return self.context.window_size if layer.window else self.context.slot_size
+            return self.tokens * thousandths // 1000
+        return PerCell(thousandths=thousandths, window=layer.window)
 
     def mask(self, layer: Layer) -> int:
         """The input that says which cells a token attends to."""

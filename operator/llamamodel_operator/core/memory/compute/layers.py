@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamamodel_operator.core.gguf.geometry import Geometry
 from llamamodel_operator.core.memory.compute.attention import attention, latent_attention
 from llamamodel_operator.core.memory.compute.batch import F16, F32, Batch, Block, Later
 from llamamodel_operator.core.memory.compute.feed_forward import experts, feed_forward
@@ -16,7 +17,7 @@ from llamamodel_operator.core.memory.compute.recurrent import (
     short_convolution,
 )
 
-__all__ = ["LATE_OUTPUTS", "begins_at_once", "build_layer", "outputs", "reads_state_first", "settled"]
+__all__ = ["LATE_OUTPUTS", "begins_at_once", "build_layer", "outputs", "reads_state_first", "settled", "variant_of"]
 
 FEED_FORWARD_FIRST = frozenset(("cohere2", "cohere2moe", "command-r", "falcon"))
 """Attention and feed-forward are side by side, and the attention's last product comes after the feed-forward."""
@@ -35,7 +36,9 @@ WITHOUT_ROPE = frozenset(
         "starcoder",
     )
 )
-FEED_FORWARD_NORMS = ("attn_output_norm", "ffn_norm", "ffn_norm_exps", "post_attention_norm")
+MIXERS = frozenset(("attn_q", "attn_q_a", "attn_qkv", "shortconv.in_proj", "ssm_f_a", "ssm_in"))
+"""A layer with one of these lets tokens see each other."""
+FEED_FORWARD_NORMS = frozenset(("attn_output_norm", "ffn_norm", "ffn_norm_exps", "post_attention_norm"))
 RESIDUAL_FIRST = frozenset(("lfm2", "lfm2moe"))
 """The residual stream is the first argument where something is added to it, and so what is written over."""
 ROPE_IN_WINDOW = frozenset(("cohere2", "cohere2moe", "exaone4", "exaone-moe"))
@@ -44,8 +47,8 @@ ROPE_STEPS = {"llama4": 4, "smollm3": 4}
 """Each so-manieth layer has no rotary positions (n_no_rope_layer_step)."""
 NOT_NORMALISED = frozenset(("deepseek", "gpt-oss", "jamba", "llada-moe", "llama4", "olmoe", "qwen2moe"))
 """The chosen experts' weights are used as they are (norm_w is false)."""
-
-
+SPARSE_LAYERS = 10
+"""First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
 LATE_OUTPUTS = frozenset(
     (
         *("cohere2moe", "exaone-moe", "gemma3n", "gemma4", "gpt-oss", "hy_v3", "hy-v3", "mimo2", "nemotron_h"),
@@ -91,6 +94,13 @@ def begins_at_once(block: Block) -> bool:
 def settled(tensor: int) -> Later:
     """What there is nothing left to do about."""
     return lambda: tensor
+
+
+def variant_of(geometry: Geometry, block: Block, index: int) -> tuple[bool, bool, bool]:
+    """What of a layer depends on its number: a sparse feed-forward, further embeddings of images, no positions."""
+    sparse = index < SPARSE_LAYERS and block.has("laurel_l")
+    step = ROPE_STEPS.get(geometry.architecture)
+    return sparse, index < geometry.deepstack_layers, step is not None and (index + 1) % step == 0
 
 
 def _later(batch: Batch, rest: Later) -> Later:
@@ -146,7 +156,7 @@ def _turns(batch: Batch, block: Block) -> bool:
 
 def outputs(batch: Batch, *tensors: int) -> tuple[int, ...]:
     """Only the rows of tokens whose logits are asked for (inp_out_ids)."""
-    batch.tokens = min(batch.tokens, batch.context.outputs)
+    batch.tokens = min(batch.tokens, batch.run.outputs)
     size = batch.f32(batch.geometry.embedding)
     return tuple(batch.tape.free(size, tensor, batch.inputs["outputs"]) for tensor in tensors)
 
@@ -161,7 +171,7 @@ def _usual(batch: Batch, block: Block, before: Later, *, last: bool) -> Later:
         return _only_feed(batch, block, before, last=last)
     residual = before()
     normed = batch.norm("attn_norm", residual) if block.has("attn_norm") else residual
-    parallel = batch.side_by_side or not any(block.has(name) for name in FEED_FORWARD_NORMS)
+    parallel = batch.side_by_side or FEED_FORWARD_NORMS.isdisjoint(block.shapes)
     if parallel and _has_feed(block):
         return settled(_parallel(batch, block, residual, normed, last=last))
     mixed = _mixer(batch, block, residual, normed, state)
@@ -246,7 +256,7 @@ def _added(batch: Batch, fed: int, middle: int) -> int:
 
 
 def _has_mixer(block: Block) -> bool:
-    return any(block.has(name) for name in ("attn_q", "attn_qkv", "attn_q_a", "ssm_in", "shortconv.in_proj", "ssm_f_a"))
+    return not MIXERS.isdisjoint(block.shapes)
 
 
 def _has_feed(block: Block) -> bool:
@@ -328,17 +338,17 @@ def _t5(batch: Batch, block: Block, residual: int) -> int:
     tape, layer, geometry = batch.tape, block.layer, batch.geometry
     size, heads = batch.f32(geometry.embedding), layer.heads
     q_size = batch.f32(heads * layer.key_length)
-    cells, encoded = batch.cells(layer), geometry.context_length
+    encoded = geometry.context_length
     normed = batch.norm("attn_norm", residual)
     q, v, k = (tape.op(q_size, normed) for _ in range(3))
     tape.use(~k, batch.inputs["k_rows"], device=batch.cache)
     tape.use(~v, batch.inputs["v_rows"], device=batch.cache)
-    kq_size = cells * batch.tokens * heads * F32
+    kq_size = batch.cells(layer, 1000 * batch.tokens * heads * F32)
     values: tuple[int, ...] = ()
-    if batch.context.flash_attention:  # V is not stored transposed then
-        values = (tape.free(cells * batch.context.streams * heads * layer.value_length * F16),)
+    if batch.run.flash_attention:  # V is not stored transposed then
+        values = (tape.free(batch.cells(layer, 1000 * batch.run.streams * heads * layer.value_length * F16)),)
     kq = tape.free(kq_size, ~q)
-    biases = batch.first if tape.device is None or not block.has("attn_rel_b") else tape.device
+    biases = batch.run.first if tape.device is None or not block.has("attn_rel_b") else tape.device
     bias = tape.free(kq_size, ~tape.at(biases, kq_size, batch.buckets()))
     kq = tape.free(kq_size, tape.free(kq_size, kq, bias, in_place=True), batch.mask(layer), in_place=True)
     out = tape.free(q_size, ~tape.free(q_size, *values, kq))
@@ -346,7 +356,7 @@ def _t5(batch: Batch, block: Block, residual: int) -> int:
     q = tape.op(q_size, batch.norm("cross_attn_norm", middle))
     k = tape.op(heads * layer.key_length * encoded * F32, batch.inputs["encoded"])
     v = tape.op(heads * layer.value_length * encoded * F32, batch.inputs["encoded"])
-    if batch.context.flash_attention:
+    if batch.run.flash_attention:
         k = tape.free(heads * layer.key_length * encoded * F16, ~k)
         v = tape.free(heads * layer.value_length * encoded * F16, ~v)
         out = tape.free(q_size, ~q, k, v, batch.inputs["cross_mask"])
@@ -413,7 +423,7 @@ def _gemma3n(batch: Batch, block: Block, residual: int) -> int:
     hidden_size = batch.f32(block.width("ffn_up"))
     up = tape.op(hidden_size, source)
     gate = tape.op(hidden_size, source)
-    if batch.index < 10:  # sparse in the first layers (n_layer_sparsity)
+    if batch.index < SPARSE_LAYERS:
         mean = tape.free(batch.f32(1), gate)
         squares = tape.free(hidden_size, gate, mean)
         total = tape.free(batch.f32(1), squares)

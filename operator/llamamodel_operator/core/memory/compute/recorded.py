@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
-from llamamodel_operator.core.gguf.geometry import Geometry
-from llamamodel_operator.core.memory.compute.batch import Block
+from llamamodel_operator.core.memory.compute.model import ComputeModel
+from llamamodel_operator.core.memory.compute.run import RecordedLayer
 from llamamodel_operator.core.memory.placement import Placement
 
-__all__ = ["moved_tensors", "recorded_layers"]
+__all__ = ["recorded_layers"]
 
 REPEATS = 2
 """So many layers of a kind after one of a kind are recorded: the next ones would find the same free blocks."""
 NEXT = 2
 """Layers before another device, where what they leave to do is drawn to it, and after one that may leave something to
 layers that read a state first."""
-SPARSE_LAYERS = 10
-"""First layers of Gemma 3n, which have a sparse feed-forward network (n_layer_sparsity in src/models/gemma3n.cpp)."""
 
 
-def moved_tensors(placement: Placement) -> dict[int, dict[str, int]]:
-    """For each layer that has any: devices of tensors that are not where the layer is."""
-    result: dict[int, dict[str, int]] = {}
-    for name, device in placement.moved.items():
-        prefix, _, rest = name.partition("blk.")
-        number, _, own = rest.removesuffix(".weight").partition(".")
-        block = int(number) if number.isdigit() and len(number) < 6 else len(placement.layers)
-        if prefix in ("", "dec.") and block < len(placement.layers) and device != placement.layers[block]:
-            result.setdefault(block, {})[own] = device
-    return result
-
-
-def recorded_layers(
-    geometry: Geometry, blocks: Sequence[Block], placement: Placement, moved: Mapping[int, Mapping[str, int]]
-) -> Iterator[tuple[int, bool]]:
+def recorded_layers(model: ComputeModel, placement: Placement) -> Iterator[RecordedLayer]:
     """The layers that make a difference: first and last ones of each kind on each device."""
-    depth = geometry.depth
+    geometry, owners, layers, caches = model.geometry, model.owners, placement.layers, placement.caches
+    moved = _moved_tensors(model, placement)
+    last = geometry.depth - 1
+    following = NEXT if any(layer.recurrent for layer in geometry.kinds) else 0
+    leaves_copies = bool(geometry.decoder_layers or geometry.per_layer_embedding)
     seen: dict[object, int] = {}
     previous: object = None
-    following = NEXT if any(layer.recurrent for layer in geometry.layers) else 0
     until = -1
-    for index in range(depth):
-        block = blocks[index]
-        elsewhere = tuple(moved[index].items()) if index in moved else None
-        sparse = (index < SPARSE_LAYERS and block.has("laurel_l")) or index < geometry.deepstack_layers
-        owner = block.layer.shares_cache_of
-        if owner is not None and placement.caches[owner] != placement.layers[index]:
-            previous = None  # each such layer has copies of its own of the cache, all of them at a time
-            yield index, index == depth - 1
-            continue
-        key = (id(block), placement.layers[index], placement.caches[index], elsewhere, sparse)
-        count = seen.get((previous, key), 0)
-        seen[previous, key] = count + 1
-        previous = key
-        border = placement.layers[index] != placement.layers[min(index + following, depth - 1)]
-        if count < REPEATS:
-            until = index + following
-        if index <= until or border or index == depth - 1:
-            yield index, index == depth - 1
+    skipped: tuple[int, ...] = ()
+    for index, kind in enumerate(model.kinds[: geometry.depth]):
+        device, owner = layers[index], owners[index]
+        if owner != index and caches[owner] != device:
+            until = max(until, index)  # each such layer has copies of its own of the cache, all of them at a time
+            previous = None
+        else:
+            key = (kind, device, caches[index], moved.get(index))
+            count = seen.get((previous, key), 0)
+            if count < REPEATS:
+                seen[previous, key] = count + 1
+                until = index + following
+            previous = key
+        if index <= until or index == last or (following and layers[min(index + following, last)] != device):
+            yield RecordedLayer(model.alike[index], device, caches[owner], moved.get(index, ()), skipped)
+            skipped = ()
+        elif leaves_copies:
+            skipped += (device,)
+
+
+def _moved_tensors(model: ComputeModel, placement: Placement) -> dict[int, tuple[tuple[str, int], ...]]:
+    """For each layer that has any: devices of tensors that are not where the layer is."""
+    result: dict[int, tuple[tuple[str, int], ...]] = {}
+    for name, device in placement.moved.items():
+        place = model.places.get(name)
+        if place is not None and device != placement.layers[place[0]]:
+            layer, own = place
+            result[layer] = (*result.get(layer, ()), (own, device))
+    return result
