@@ -46,7 +46,7 @@ from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.resync import Resync
 from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox
-from llamamodel_operator.shell.settings import Settings
+from llamamodel_operator.shell.settings import Settings, explain
 from llamamodel_operator.shell.store import CACHED, Key, Store
 
 __all__ = ["main"]
@@ -76,7 +76,7 @@ def main() -> None:
     try:
         settings = CliApp.run(Settings)
     except (ValidationError, SettingsError) as error:
-        print(f"llamamodel-operator: {_explain(error)}", file=sys.stderr)  # noqa: T201
+        print(f"llamamodel-operator: {explain(error)}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     try:
@@ -422,16 +422,6 @@ async def _first(*awaitables: Awaitable[object]) -> None:
         await asyncio.wait(tasks, timeout=_STOP_SEC)
     for task in done:
         task.result()
-
-
-def _explain(error: ValidationError | SettingsError) -> str:
-    if isinstance(error, SettingsError):
-        return str(error)
-    return "; ".join(
-        f"--{'.'.join(str(part) for part in problem['loc']).replace('_', '-')}: {problem['msg']}"
-        f" (found {problem['input']!r})"
-        for problem in error.errors(include_url=False)
-    )
 
 
 if __name__ == "__main__":

@@ -75,13 +75,6 @@ def test_an_adapter_is_asked_for_behind_a_colon() -> None:
     ] == [("gemma", 1), ("gemma", 0), None, ("llama3:8b", None), ("llama3:8b", 0), None, None]
 
 
-def test_a_name_that_is_nearly_right_is_helped_with() -> None:
-    routes = build_routes([a_model("demo/gemma-3-270m"), a_model("demo/qwen")])
-    assert routes.near("gemma-3-270")[0] == "gemma-3-270m"
-    assert routes.near("zzz") == ()
-    assert routes.near("x" * 1_000_000) == ()
-
-
 def test_each_model_is_listed_once_by_the_name_that_clients_know_best() -> None:
     models = [a_model("demo/gemma", adapters=("sql",)), a_model("other/gemma", created="2026")]
     routes = build_routes(models)

@@ -6,8 +6,8 @@ import os
 import socket
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from llamamodel_operator.api.findings import sentence
 from llamamodel_operator.api.llamamodel import LlamaModel
@@ -17,7 +17,7 @@ from llamamodel_operator.core.memory.overhead import parse_overheads
 from llamamodel_operator.core.plan import Configuration, ImageDefaults
 from llamamodel_operator.core.schema_check import check_defaults
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "explain"]
 
 
 class Settings(BaseSettings):
@@ -171,3 +171,14 @@ class Settings(BaseSettings):
     def images(self) -> ImageDefaults:
         """The images for LlamaModels that name none."""
         return ImageDefaults(cpu=self.image_cpu, gpu=self.image_gpu, by_resource=self.image_by_resource)
+
+
+def explain(error: ValidationError | SettingsError) -> str:
+    """In one line: the flags that are wrong, and what was found."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    return "; ".join(
+        f"--{'.'.join(str(part) for part in problem['loc']).replace('_', '-')}: {problem['msg']}"
+        f" (found {problem['input']!r})"
+        for problem in error.errors(include_url=False)
+    )

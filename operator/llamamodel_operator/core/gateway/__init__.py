@@ -1,1 +1,1 @@
-"""What the gateway knows: names and their models, and llama.cpp's errors in OpenAI's form."""
+"""What the gateway decides without any input or output: what names mean, who takes a request, what errors say."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +12,6 @@ from llamamodel_operator.api.status import Phase
 
 __all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
 
-_NEAR = 3
-_NEAR_AMONG = 2_000
-"""Names are compared one by one; with more of them, the first ones have to do."""
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _PORT_NAME = "http"
 
@@ -91,11 +87,6 @@ class Routes:
         if model is None or adapter not in model.adapters:
             return None
         return Target(model=model, adapter=model.adapters.index(adapter))
-
-    def near(self, name: str) -> tuple[str, ...]:
-        """Names that somebody may have meant, the nearest first."""
-        known = [known for known, _ in zip(self.names(), range(_NEAR_AMONG), strict=False)]
-        return tuple(difflib.get_close_matches(name[:256], known, n=_NEAR))
 
     def names(self) -> Iterator[str]:
         """All names that clients may use, adapters' too, in order."""

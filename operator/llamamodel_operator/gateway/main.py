@@ -1,0 +1,84 @@
+"""The gateway's process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+from llamamodel_operator import __version__
+from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.forwarding import Forwarder, new_session
+from llamamodel_operator.gateway.server import serve_gateway
+from llamamodel_operator.gateway.settings import GatewaySettings
+from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
+from llamamodel_operator.shell.health import serve
+from llamamodel_operator.shell.logs import configure_logging
+from llamamodel_operator.shell.settings import explain
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Entry point of `llamamodel-gateway`. Exits 0 when asked to stop, 2 on bad settings."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"llamamodel-gateway {__version__}")  # noqa: T201
+        return
+    try:
+        settings = CliApp.run(GatewaySettings)
+    except (ValidationError, SettingsError) as error:
+        print(f"llamamodel-gateway: {explain(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    try:
+        asyncio.run(_run(settings))
+    except (ClusterConfigError, OSError) as error:
+        _log.error("%s", error)
+        sys.exit(2)
+
+
+async def _run(settings: GatewaySettings) -> None:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    bare = frozenset(settings.bare_namespaces)
+    directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            ClusterClient.connect(kubeconfig=settings.kubeconfig, context=settings.context)
+        )
+        session = await stack.enter_async_context(new_session())
+        watching = asyncio.create_task(directory.run(client), name="directory")
+        stack.callback(watching.cancel)
+        await stack.enter_async_context(
+            serve(
+                host=settings.host,
+                port=settings.http_port,
+                registry=registry,
+                alive={"watches": lambda: "they have ended" if watching.done() else None},
+                ready={"directory": directory.problem},
+            )
+        )
+        await stack.enter_async_context(
+            serve_gateway(
+                host=settings.host,
+                port=settings.port,
+                directory=directory,
+                forwarder=Forwarder(directory=directory, session=session, timeout_sec=settings.timeout_sec),
+                body_limit_bytes=settings.body_limit_bytes,
+            )
+        )
+        await stop.wait()

@@ -1,0 +1,135 @@
+"""The gateway's HTTP server: /v1/models from what is known, POSTs passed on, all else refused in OpenAI's form."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from llamamodel_operator.core.gateway.errors import INVALID_REQUEST, ApiError, body_too_large, model_not_found
+from llamamodel_operator.core.gateway.routes import ServedModel
+from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.forwarding import TASKS, Forwarder, error_response
+
+__all__ = ["serve_gateway"]
+
+_READ_SEC = 60.0
+"""For a body to arrive: clients that send a byte now and then hold nothing for ever."""
+_MODELS = "/v1/models"
+
+_quiet = logging.getLogger(f"{__name__}.http")
+"""aiohttp's own words about clients that send garbage, or vanish: with stack traces, for nobody here."""
+_quiet.setLevel(logging.CRITICAL)
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def serve_gateway(
+    *, host: str, port: int, directory: Directory, forwarder: Forwarder, body_limit_bytes: int
+) -> AsyncIterator[int]:
+    """Serves until left; yields the port. Raises OSError where the port is taken."""
+    server = _Server(directory=directory, forwarder=forwarder, body_limit_bytes=body_limit_bytes)
+    runner = web.ServerRunner(
+        web.Server(
+            server.answer,
+            access_log=None,
+            handler_cancellation=True,  # a client that goes away has its generation ended
+            logger=_quiet,
+        )
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        bound: int = runner.addresses[0][1]
+        _log.info("serving models on port %d", bound)
+        yield bound
+    finally:
+        await runner.cleanup()
+
+
+class _Server:
+    def __init__(self, *, directory: Directory, forwarder: Forwarder, body_limit_bytes: int) -> None:
+        self._directory = directory
+        self._forwarder = forwarder
+        self._body_limit_bytes = body_limit_bytes
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if request.method == "GET":
+            if path == _MODELS:
+                return _json({"object": "list", "data": [self._shown(*one) for one in self._directory.routes.models()]})
+            if path.startswith(f"{_MODELS}/"):
+                return self._model(path.removeprefix(f"{_MODELS}/"))
+        elif request.method == "POST" and (path in TASKS or path.startswith("/v1/")):
+            body = await self._body(request)
+            if isinstance(body, ApiError):
+                response = error_response(body)
+                response.force_close()  # the rest of the body may still be on its way
+                return response
+            return await self._forwarder.answer(request, body)
+        known = path in TASKS or path == _MODELS
+        return error_response(
+            ApiError(
+                status=405 if known else 404,
+                message=f"{request.method} {path[:200]} is not there. Models are listed at GET {_MODELS}; what takes a"
+                f" POST: {', '.join(sorted(TASKS))}.",
+                type=INVALID_REQUEST,
+                code="method_not_allowed" if known else "not_found",
+            )
+        )
+
+    async def _body(self, request: web.BaseRequest) -> bytes | ApiError:
+        limit = self._body_limit_bytes
+        if (request.content_length or 0) > limit:
+            return body_too_large(limit_bytes=limit)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_READ_SEC):
+                async for piece in request.content.iter_any():
+                    body += piece
+                    if len(body) > limit:
+                        return body_too_large(limit_bytes=limit)
+        except TimeoutError:
+            return ApiError(
+                status=408, message=f"The request was not complete within {_READ_SEC:g} s.", type=INVALID_REQUEST
+            )
+        return bytes(body)
+
+    def _model(self, name: str) -> web.Response:
+        routes = self._directory.routes
+        target = routes.find(name)
+        if target is None:
+            return error_response(model_not_found(name, names=tuple(routes.names())))
+        return _json(self._shown(name, target.model))
+
+    def _shown(self, name: str, model: ServedModel) -> dict[str, Any]:
+        """In OpenAI's shape, with what clients of several models want to know besides."""
+        return {
+            "id": name,
+            "object": "model",
+            "created": _seconds(model.created),
+            "owned_by": model.namespace,
+            "llamamodel": {
+                "name": model.full_name,
+                "task": model.task,
+                "phase": model.phase or "Pending",
+                "ready": bool(self._directory.addresses(model)),
+                "context_size": model.context_tokens,
+                "adapters": [f"{name}:{adapter}" for adapter in model.adapters],
+            },
+        }
+
+
+def _json(document: object) -> web.Response:
+    return web.Response(body=orjson.dumps(document), content_type="application/json")
+
+
+def _seconds(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp()) if time else 0

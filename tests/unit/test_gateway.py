@@ -1,0 +1,310 @@
+"""Requests through the gateway, to servers that say what a test has them say: routed, changed, answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from llamamodel_operator.core.gateway.routes import ServedModel
+from support.gateway import GivenDirectory, running_gateway
+
+pytestmark = pytest.mark.real_time
+
+Say = Callable[[BaseHTTPRequestHandler, bytes], None]
+GEMMA = ServedModel(namespace="demo", name="gemma", served_name="gemma-3", phase="Ready", adapters=("sql", "pirate"))
+CHAT = {"model": "gemma-3", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class FakeServer:
+    """A scripted server in the place of llama-server."""
+
+    def __init__(self, say: Say) -> None:
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.gone = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                try:
+                    say(self, body)
+                except OSError:
+                    server.gone.set()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def whole(status: int, text: str, content_type: str = "application/json") -> Say:
+    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", content_type)
+        handler.send_header("Content-Length", str(len(text.encode())))
+        handler.end_headers()
+        handler.wfile.write(text.encode())
+
+    return say
+
+
+def stream(*pieces: str, end: bool = True, pause: float = 0.0) -> Say:
+    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for piece in pieces:
+            handler.wfile.write(f"{len(piece.encode()):x}\r\n{piece}\r\n".encode())
+            handler.wfile.flush()
+            time.sleep(pause)
+        if end:
+            handler.wfile.write(b"0\r\n\r\n")
+        else:
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+
+    return say
+
+
+@contextmanager
+def served(*say: Say, **more: Any) -> Iterator[tuple[httpx.Client, list[FakeServer], GivenDirectory]]:
+    """A client of a gateway that has one model, with a pod for each of these."""
+    servers = [FakeServer(one) for one in say]
+    directory = GivenDirectory([GEMMA], {"demo/gemma": [server.address for server in servers]})
+    try:
+        with (
+            running_gateway(directory, **more) as url,
+            httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+        ):
+            yield client, servers, directory
+    finally:
+        for server in servers:
+            server.end()
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    assert {"message", "type", "param", "code"} <= error.keys()
+    return error
+
+
+# --- what is passed on
+
+
+def test_a_request_is_passed_on_byte_for_byte_and_so_is_the_answer() -> None:
+    body = b'{ "model":"demo/gemma",\n"messages" : [], "n": 1.50 }'
+    with served(whole(200, '{"a":  1}')) as (client, (server,), _):
+        headers = {"Authorization": "Bearer secret", "traceparent": "00-1-2-01", "Content-Type": "application/json"}
+        response = client.post("/v1/chat/completions?x=1", content=body, headers=headers)
+    assert (response.status_code, response.content) == (200, b'{"a":  1}')
+    assert response.headers["content-type"] == "application/json"
+    path, asked, sent = server.asked[0]
+    assert (path, sent) == ("/v1/chat/completions?x=1", body)
+    assert asked["traceparent"] == "00-1-2-01"
+    assert "authorization" not in asked, "a client's key is none of the pod's business"
+
+
+def test_an_adapter_is_the_only_one_with_a_strength() -> None:
+    with served(whole(200, "{}")) as (client, (server,), _):
+        assert client.post("/v1/chat/completions", json={**CHAT, "model": "gemma-3:pirate"}).status_code == 200
+    sent = json.loads(server.asked[0][2])
+    assert sent["lora"] == [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}]
+    assert sent["messages"] == CHAT["messages"]
+
+
+def test_events_come_as_they_are_said_and_not_all_at_the_end() -> None:
+    with (
+        served(stream('data: {"a":1}\n\n', "data: [DO", "NE]\n\n", pause=0.3)) as (client, _, _),
+        client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as response,
+    ):
+        pieces = [(time.monotonic(), piece) for piece in response.iter_bytes()]
+    assert b"".join(piece for _, piece in pieces) == b'data: {"a":1}\n\ndata: [DONE]\n\n'
+    assert pieces[0][1] == b'data: {"a":1}\n\n'
+    assert pieces[-1][0] - pieces[0][0] > 0.2
+
+
+def test_a_client_that_goes_away_ends_what_was_generated_for_it() -> None:
+    with served(stream(*["data: {}\n\n"] * 200, pause=0.05)) as (client, (server,), _):
+        with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+            next(response.iter_bytes())
+        assert server.gone.wait(10), "nobody listens any more, and the server is told"
+
+
+# --- who takes it
+
+
+def test_a_conversation_stays_with_a_pod_and_conversations_spread() -> None:
+    with served(*[whole(200, "{}")] * 3) as (client, servers, _):
+        for number in range(12):
+            for _turn in range(2):
+                message = {"role": "user", "content": f"conversation {number}"}
+                assert client.post("/v1/chat/completions", json={**CHAT, "messages": [message]}).status_code == 200
+    told = [{json.loads(body)["messages"][0]["content"] for _, _, body in server.asked} for server in servers]
+    assert sum(map(len, told)) == 12, "no conversation at two pods"
+    assert sum(bool(one) for one in told) >= 2
+
+
+def test_a_pod_that_is_not_there_any_more_is_passed_over() -> None:
+    with served(whole(200, "{}")) as (client, servers, directory):
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            gone = f"127.0.0.1:{closed.getsockname()[1]}"
+        for addresses in ([gone, servers[0].address], [servers[0].address, gone]):
+            directory.given["demo/gemma"] = addresses
+            for _ in range(4):
+                assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+        directory.given["demo/gemma"] = [gone]
+        response = client.post("/v1/chat/completions", json=CHAT)
+    assert (response.status_code, error_of(response)["code"]) == (502, "upstream_died")
+
+
+def test_a_connection_that_the_server_has_closed_in_the_meantime_loses_no_request() -> None:
+    """As llama-server does after streams, and with idle ones."""
+
+    def say_and_close(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        whole(200, "{}")(handler, body)
+        handler.close_connection = True  # without having said so
+
+    with served(say_and_close) as (client, _, _):
+        assert {client.post("/v1/chat/completions", json=CHAT).status_code for _ in range(50)} == {200}
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "code", "param"),
+    [
+        ("/v1/chat/completions", b"{", 400, "invalid_json", None),
+        ("/v1/chat/completions", b"[]", 400, "invalid_json", None),
+        ("/v1/chat/completions", b"\xff\xfe", 400, "invalid_json", None),
+        ("/v1/chat/completions", b"[" * 100_000, 400, "invalid_json", None),
+        ("/v1/chat/completions", b"{}", 400, None, "model"),
+        ("/v1/chat/completions", b'{"model": 7}', 400, None, "model"),
+        ("/v1/chat/completions", b'{"model": "gemma-4"}', 404, "model_not_found", "model"),
+        ("/v1/chat/completions", b'{"model": "gemma-3:none"}', 404, "model_not_found", "model"),
+        ("/v1/embeddings", b'{"model": "gemma-3", "input": "x"}', 400, "unsupported_endpoint", None),
+        ("/v1/chat/completions", b" " * 2_000_000, 413, "request_too_large", None),
+        ("/nowhere", b"{}", 404, "not_found", None),
+        ("/v1/models", b"{}", 400, None, "model"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong_and_reaches_no_pod(
+    path: str, content: bytes, status: int, code: str | None, param: str | None
+) -> None:
+    with served(whole(200, "{}")) as (client, (server,), _):
+        response = client.post(path, content=content)
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200, "nobody else is affected"
+    error = error_of(response)
+    assert (response.status_code, error["code"], error["param"]) == (status, code, param)
+    assert len(server.asked) == 1
+
+
+def test_a_misspelt_name_is_helped_with() -> None:
+    with served(whole(200, "{}")) as (client, _, _):
+        error = error_of(client.post("/v1/chat/completions", json={**CHAT, "model": "gema-3"}))
+    assert "Did you mean `gemma-3`" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "code", "retry"),
+    [
+        ("", "", "model_loading", True),
+        ("Loading", "Loading", "model_loading", True),
+        ("Suspended", "Suspended", "model_unavailable", False),
+        ("Failed", "OutOfGPUMemory", "model_unavailable", False),
+        ("Failed", "AReasonOfANewerOperator", "model_unavailable", False),
+    ],
+)
+def test_a_model_without_a_pod_says_why(phase: str, reason: str, code: str, retry: bool) -> None:
+    model = ServedModel(namespace="demo", name="m", served_name="m", phase=phase, reason=reason, message="the message")
+    with running_gateway(GivenDirectory([model], {})) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        response = client.post("/v1/completions", json={"model": "m", "prompt": "x"})
+    error = error_of(response)
+    assert (response.status_code, error["code"], "retry-after" in response.headers) == (503, code, retry)
+    assert retry or "the message" in error["message"]
+
+
+def test_an_error_of_the_server_has_openais_form() -> None:
+    said = '{"error":{"code":400,"message":"request (3024 tokens) exceeds the available context size (512 tokens), try '
+    said += 'increasing it","type":"exceed_context_size_error","n_prompt_tokens":3024,"n_ctx":512}}'
+    with served(whole(400, said)) as (client, _, _):
+        response = client.post("/v1/chat/completions", json=CHAT)
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert (error["n_prompt_tokens"], error["n_ctx"]) == (3024, 512)
+
+
+def test_an_error_within_a_stream_has_openais_form_wherever_the_pieces_are_cut() -> None:
+    event = 'data: {"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}\n\n'
+    for cut in range(1, len(event)):
+        text = "data: {}\n\n" + event
+        with served(stream(text[: 10 + cut], text[10 + cut :])) as (client, _, _):
+            response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        first, second = response.text.removesuffix("\n\n").split("\n\n")
+        assert first == "data: {}"
+        assert json.loads(second.removeprefix("data: "))["error"]["code"] == "context_length_exceeded"
+        if cut > 12:
+            break
+
+
+def test_a_server_that_dies_within_a_stream_is_an_error_in_it() -> None:
+    with served(stream('data: {"a":1}\n\n', end=False)) as (client, _, _):
+        response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    first, second = response.text.removesuffix("\n\n").split("\n\n")
+    assert first == 'data: {"a":1}'
+    assert json.loads(second.removeprefix("data: "))["error"]["code"] == "upstream_died"
+
+
+def test_a_server_that_says_nothing_in_time_is_a_timeout() -> None:
+    def hang(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        time.sleep(3)
+
+    with served(hang, timeout_sec=1) as (client, _, _):
+        response = client.post("/v1/chat/completions", json=CHAT)
+    assert (response.status_code, error_of(response)["code"]) == (504, "timeout")
+
+
+# --- what there is
+
+
+def test_models_are_listed_as_openai_does() -> None:
+    with served(whole(200, "{}")) as (client, _, directory):
+        (found,) = client.get("/v1/models").json()["data"]
+        assert client.get("/v1/models/gemma-3").json() == found
+        assert client.get("/v1/models/demo/gemma").json()["id"] == "demo/gemma"
+        assert error_of(client.get("/v1/models/none"))["code"] == "model_not_found"
+        directory.given.clear()
+        assert client.get("/v1/models/gemma-3").json()["llamamodel"]["ready"] is False
+    assert (found["id"], found["object"], found["owned_by"]) == ("gemma-3", "model", "demo")
+    assert found["llamamodel"] == {
+        "name": "demo/gemma",
+        "task": "generate",
+        "phase": "Ready",
+        "ready": True,
+        "context_size": None,
+        "adapters": ["gemma-3:sql", "gemma-3:pirate"],
+    }
