@@ -2,7 +2,8 @@
 
 `uv run python hack/bench/headers.py`; exits 1 where an aim is missed. Reader and command run in processes of their own,
 in turns, in three rounds; the median of the rounds counts. Readers and estimates are measured in processor time, the
-command by the clock.
+command by the clock. The aims for times are for a machine on which the bare reader takes 26 ms; on a slower one, or one
+that others use, they are as many times longer as the bare reader takes in this very run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from llamamodel_operator.shell.gguf_files import open_gguf
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+BARE_MS = 26.0
 READ_MS, READ_MB = 40.0, 40.0
 ESTIMATE_MS = 1.0
 COMMAND_SEC = 0.4
@@ -78,6 +80,11 @@ class Aims:
     """What is asked for, and whether all of it was met."""
 
     met: bool = True
+    slower: float = 1.0
+    """How many times as slow as the machine that the aims are for this one is; 1 for a faster one."""
+
+    def check_time(self, what: str, found: float, most: float, unit: str) -> None:
+        self.check(what, found, most * self.slower, unit)
 
     def check(self, what: str, found: float, most: float, unit: str) -> None:
         good = found <= most
@@ -198,7 +205,10 @@ def readers(rounds: Sequence[Round], aims: Aims) -> None:
         for unit in ("ms", "MB"):
             _row(f"{name}, {unit}", [one.readers[name][unit] for one in rounds])
     _row("ratio of times", [one.readers["ours"]["ms"] / one.readers["bare"]["ms"] for one in rounds])
-    aims.check("time of the header", median(one.readers["ours"]["ms"] for one in rounds), READ_MS, "ms")
+    bare = median(one.readers["bare"]["ms"] for one in rounds)
+    aims.slower = max(1.0, bare / BARE_MS)
+    print(f"the bare reader takes {bare:.0f} ms for {BARE_MS:.0f}: times may be {aims.slower:.2f} times as long")
+    aims.check_time("time of the header", median(one.readers["ours"]["ms"] for one in rounds), READ_MS, "ms")
     aims.check("memory of the header", median(one.readers["ours"]["MB"] for one in rounds), READ_MB, "MB")
 
 
@@ -207,7 +217,7 @@ def commands(rounds: Sequence[Round], sources: dict[str, str], aims: Aims) -> No
     for name in sources:
         times = [one.commands[name] for one in rounds]
         _row(name[:23], times)
-        aims.check(name, median(times), COMMAND_SEC, "s")
+        aims.check_time(name, median(times), COMMAND_SEC, "s")
 
 
 def _row(name: str, values: Sequence[float]) -> None:
@@ -235,7 +245,7 @@ def estimates(aims: Aims) -> None:
 
     print()
     contexts = milliseconds(lambda number: replace(load.settings, context_size=4096 + 256 * number))
-    aims.check("an estimate", contexts, ESTIMATE_MS, "ms")
+    aims.check_time("an estimate", contexts, ESTIMATE_MS, "ms")
     others: dict[str, Callable[[int], MemorySettings]] = {
         "layers on the GPUs": lambda number: replace(load.settings, gpu_layers=number % 50),
         "experts on the host": lambda number: replace(load.settings, cpu_moe_layers=number % 50),
