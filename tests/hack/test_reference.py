@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from referencegen.changes import Replaced, Respelled, Revalued, changes_between
 from referencegen.cli import pages
-from referencegen.markdown import anchor, bullet, prose, table
+from referencegen.markdown import anchor, bullet, code, prose, table
 from referencegen.members import groups_of
 from referencegen.schema import fields_of, walk
 
@@ -63,8 +63,8 @@ def test_nothing_is_missing() -> None:
     for field in walk(fields_of(LlamaModelSpec)):
         assert field.description or field.children, f"spec.{field.name} has no documentation"
         assert f"**`{'.'.join(field.path[1:])}`**" in PAGES["fields.md"] or f"**`{field.name}`**" in PAGES["fields.md"]
-    for code in FindingCode:
-        assert f"| `{code.value}` |" in PAGES["findings.md"]
+    for finding in FindingCode:
+        assert f"| `{finding.value}` |" in PAGES["findings.md"]
     for word in (*ConditionType, *Reason):
         assert f"`{word.value}`" in PAGES["conditions.md"]
     for reason in Reason:
@@ -80,6 +80,10 @@ def test_members_come_with_their_docstrings_and_the_comment_above_them() -> None
         [("red", "Of roses, and of fire."), ("orange", "")],
     )
     assert (cold.title, [(m.value, m.text) for m in cold.members]) == ("cold ones", [("blue", "Of the sea.")])
+
+
+def test_code_may_have_backquotes_in_it_and_at_its_ends() -> None:
+    assert [code("a"), code("a `b` c"), code("a `b`")] == ["`a`", "``a `b` c``", "`` a `b` ``"]
 
 
 def test_plain_text_stays_plain_and_code_stays_code() -> None:

@@ -85,13 +85,16 @@ def required(path: Path, *, command: str) -> Path:
 
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Starts one with more arguments, for a `with` block. LLAMA_SERVER names another binary than the default."""
+    """Starts one with more arguments, for a `with` block, and waits until it is ready, or until it listens.
+
+    LLAMA_SERVER names another binary than the default.
+    """
     default = cache_folder() / "servers" / BUILD / "llama-server"
     binary = required(Path(os.environ.get("LLAMA_SERVER") or default), command=f"python3 hack/servers fetch {BUILD}")
     model = required(cache_folder() / "models" / "gemma-3-270m-Q4_K_M.gguf", command="python3 hack/models")
 
     @contextlib.contextmanager
-    def start(*arguments: str) -> Iterator[Server]:
+    def start(*arguments: str, ready: bool = True) -> Iterator[Server]:
         port = free_port()
         log = tmp_path_factory.mktemp("llama-server") / "log"
         argv = [str(binary), "--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--threads", "2"]
@@ -105,7 +108,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Start:
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
             )
         try:
-            _wait(process, port=port, log=log)
+            _wait(process, port=port, log=log, ready=ready)
             yield Server(url=f"http://127.0.0.1:{port}", log=log, arguments=tuple(argv[1:]))
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -129,12 +132,17 @@ def free_port() -> int:
         return port
 
 
-def _wait(process: subprocess.Popen[bytes], *, port: int, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], *, port: int, log: Path, ready: bool) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_SEC
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if not ready:
+                return
+            time.sleep(0.1)
         except (OSError, urllib.error.URLError):
             time.sleep(0.1)
     raise NoStartError(log.read_text(errors="replace")[-2000:])

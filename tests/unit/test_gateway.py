@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.real_time
 
 Say = Callable[[BaseHTTPRequestHandler, bytes], None]
 GEMMA = ServedModel(namespace="demo", name="gemma", served_name="gemma-3", phase="Ready", adapters=("sql", "pirate"))
+CHAT_BYTES = b'{"model": "gemma-3"}'
 CHAT = {"model": "gemma-3", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -154,6 +156,52 @@ def test_a_client_that_goes_away_ends_what_was_generated_for_it() -> None:
         assert server.gone.wait(10), "nobody listens any more, and the server is told"
 
 
+def test_a_packed_request_is_unpacked_here() -> None:
+    body = json.dumps(CHAT).encode()
+    with served(whole(200, "{}"), body_limit_bytes=100_000) as (client, (server,), _):
+        packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        assert client.post("/v1/chat/completions", content=gzip.compress(body), headers=packed).status_code == 200
+        bomb = client.post("/v1/chat/completions", content=gzip.compress(bytes(10_000_000)), headers=packed)
+    assert (bomb.status_code, error_of(bomb)["code"]) == (413, "request_too_large")
+    ((_, headers, sent),) = server.asked
+    assert (sent, "content-encoding" in headers) == (body, False)
+
+
+def raw(url: str, request: bytes) -> bytes:
+    """What is answered to these very bytes."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        connection.settimeout(1)
+        said = b""
+        with suppress(TimeoutError):
+            while piece := connection.recv(65_536):
+                said += piece
+        return said
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"POST /v1/../slots HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n" + CHAT_BYTES,
+        b"POST http://other/slots HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n" + CHAT_BYTES,
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nContent-Length: 0\r\n\r\n" + CHAT_BYTES,
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n Content-Length: 20\r\n\r\n" + CHAT_BYTES,
+        b"POST /v1/completions HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x00\xff",
+        b"GET / HTTP/9.9\r\n\r\n",
+    ],
+    ids=["dots", "absolute", "two lengths", "length and chunks", "folded", "huge header", "TLS", "version"],
+)
+def test_what_two_servers_might_read_differently_reaches_no_pod(request_line: bytes) -> None:
+    with served(whole(200, "{}")) as (client, (server,), _):
+        said = raw(str(client.base_url), request_line)
+        assert server.asked == []
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+    assert not said.startswith(b"HTTP/1.1 200")
+
+
 # --- who takes it
 
 
@@ -209,6 +257,9 @@ def test_a_connection_that_the_server_has_closed_in_the_meantime_loses_no_reques
         ("/v1/embeddings", b'{"model": "gemma-3", "input": "x"}', 400, "unsupported_endpoint", None),
         ("/v1/chat/completions", b" " * 2_000_000, 413, "request_too_large", None),
         ("/nowhere", b"{}", 404, "not_found", None),
+        ("/slots/0?action=erase", CHAT_BYTES, 404, "not_found", None),
+        ("/v1/..%2fslots", CHAT_BYTES, 404, "not_found", None),
+        ("/v1/%2e%2e/lora-adapters", CHAT_BYTES, 404, "not_found", None),
         ("/v1/models", b"{}", 400, None, "model"),
     ],
 )

@@ -11,6 +11,7 @@ from referencegen.build_page import builds_page
 from referencegen.errors import IncompleteSourceError
 from referencegen.field_pages import fields_page, flags_page
 from referencegen.finding_pages import conditions_page, findings_page
+from referencegen.gateway_page import gateway_page
 from referencegen.markdown import page, table
 from referencegen.trouble_page import trouble_page
 
@@ -24,8 +25,8 @@ def main() -> int:
     """Writes the files, or says which differ. Exit status: 0 done, 1 they differ or cannot be made, 2 wrong usage."""
     parser = argparse.ArgumentParser(
         prog="hack/reference",
-        description=f"Generates {_FOLDER}: fields, flags, findings, conditions and builds, from the types in api/, the"
-        " settings and the flag catalogues; and docs/troubleshooting.md beside it.",
+        description=f"Generates {_FOLDER}: fields, flags, findings, conditions, builds and the gateway's errors,"
+        " from the types in api/, the settings, the flag catalogues and core/; and docs/troubleshooting.md beside it.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
     check = parser.parse_args().check
@@ -60,6 +61,10 @@ def pages() -> Iterator[tuple[str, str]]:
                         ("[conditions.md](conditions.md)", "condition types and reasons"),
                         ("[../troubleshooting.md](../troubleshooting.md)", "every reason: what it means, what to do"),
                         ("[builds.md](builds.md)", "the builds of llama.cpp whose flags are known, and what changed"),
+                        (
+                            "[gateway-errors.md](gateway-errors.md)",
+                            "what llama-server says, and what clients read of it",
+                        ),
                     ],
                 ),
             ],
@@ -70,6 +75,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "findings.md", findings_page()
     yield "conditions.md", conditions_page()
     yield "builds.md", builds_page()
+    yield "gateway-errors.md", gateway_page()
     yield "../troubleshooting.md", trouble_page()
 
 

@@ -44,7 +44,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """Text as code, whatever is in it."""
     fence = "``" if "`" in text else "`"
-    return f"{fence}{text}{fence}"
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def listed(texts: Iterable[str]) -> str:

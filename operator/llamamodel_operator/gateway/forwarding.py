@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 from aiohttp import web
+from yarl import URL
 
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.spec import Task
@@ -59,25 +60,15 @@ _LOADING_RETRY_SEC = 10
 _BUSY_RETRY_SEC = 2
 _STALE_CONNECTIONS = 3
 """That one request may meet: all that were kept are closed at about the same time."""
-_HOP_BY_HOP = frozenset(
+_NOT_PASSED_ON = frozenset(
     (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "host",
-        "content-length",
-        "authorization",
-        "x-api-key",
-        "expect",
-        "cookie",
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
+        *("host", "content-length", "content-encoding", "accept-encoding"),
+        *("authorization", "proxy-authorization", "x-api-key", "cookie"),
     )
 )
-"""Headers that end here: RFC 9110 7.6.1, and those that are between the client and the gateway."""
+"""Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
+what a client shows to the gateway alone."""
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
 _REASONS = frozenset(Reason)
 _WHOLE_EVENT = b"\n\n"
@@ -90,6 +81,12 @@ class _NotTakenError(Exception):
 
 class _StaleError(Exception):
     pass
+
+
+class _BrokenOffError(Exception):
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -129,32 +126,38 @@ class Forwarder:
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
 
-    async def answer(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        """The answer to a POST; has been sent where it is a stream."""
-        asked = self._read(body)
-        if isinstance(asked, ApiError):
-            return error_response(asked)
-        document, name = asked
+    async def answer(self, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
+        """The answer to a POST; has been sent where it is a stream.
+
+        Args:
+            path: that it is for, as the client wrote it, without the query.
+            body: all of it.
+        """
+        read = self._read(body)
+        if isinstance(read, ApiError):
+            return error_response(read)
+        document, name = read
         target = self._directory.routes.find(name)
         if target is None:
             return error_response(model_not_found(name, names=tuple(self._directory.routes.names())))
-        model, path = target.model, request.path
+        model = target.model
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
         if target.adapter is not None:
             body = _with_adapter(document, target)
-        tried: set[str] = set()
+        asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
+        beginning, tried = beginning_of(document), set[str]()
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
                 return error_response(_nobody(model, name) if not tried else upstream_died())
             self._turn += 1
-            address = pick(addresses, in_flight=self._in_flight, beginning=beginning_of(document), turn=self._turn)
+            address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
             with self._taken(address):
                 for _ in range(_STALE_CONNECTIONS):
                     try:
-                        return await self._ask(request, body, address, model)
+                        return await self._ask(request, body, address, asked)
                     except _StaleError:
                         continue
                     except _NotTakenError:
@@ -184,26 +187,25 @@ class Forwarder:
             if not self._in_flight[address]:
                 del self._in_flight[address]
 
-    async def _ask(self, request: web.BaseRequest, body: bytes, address: str, model: ServedModel) -> web.StreamResponse:
+    async def _ask(self, request: web.BaseRequest, body: bytes, address: str, asked: Asked) -> web.StreamResponse:
         """The answer of one pod.
 
         Raises:
             _NotTakenError: there is no connection to it.
             _StaleError: the one that was kept had been closed.
         """
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-        asked = Asked(path=request.path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
         sending = _Sending()
         try:
             upstream = await self._session.post(
-                f"http://{address}{request.path_qs}",
+                URL(f"http://{address}{request.raw_path}", encoded=True),  # as the client wrote it
                 data=body,
                 headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=sending,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC, sock_read=self._timeout_sec),
             )
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _NotTakenError from error
         except (aiohttp.ServerDisconnectedError, ConnectionError) as error:
             if sending.reused:
@@ -230,22 +232,31 @@ class Forwarder:
         if upstream.content_length is not None and not events:
             response.content_length = upstream.content_length
         await response.prepare(request)
+        pieces = self._pieces(upstream)
         try:
-            pieces = _checked(upstream.content, asked) if events else upstream.content.iter_any()
-            async for piece in pieces:
+            async for piece in _checked(pieces, asked) if events else pieces:
                 await response.write(piece)
-        except TimeoutError:
-            await self._break_off(response, timed_out(timeout_sec=self._timeout_sec), asked, events=events)
-        except aiohttp.ClientError:
-            await self._break_off(response, upstream_died(), asked, events=events)
+        except _BrokenOffError as broken:
+            if events:
+                await response.write(broken.error.event(path=asked.path))
+            else:
+                response.force_close()  # shorter than was promised: the client sees that it broke off
         await response.write_eof()
         return response
 
-    async def _break_off(self, response: web.StreamResponse, error: ApiError, asked: Asked, *, events: bool) -> None:
-        if events:
-            await response.write(error.event(path=asked.path))
-        else:
-            response.force_close()  # shorter than was promised: the client sees that it broke off
+    async def _pieces(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Of an answer, as they come. Raises _BrokenOffError; what its reader raises is not the server's fault."""
+        pieces = upstream.content.iter_any()
+        while True:
+            try:
+                piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise _BrokenOffError(timed_out(timeout_sec=self._timeout_sec)) from None
+            except aiohttp.ClientError:
+                raise _BrokenOffError(upstream_died()) from None
+            yield piece
 
 
 def error_response(error: ApiError) -> web.Response:
@@ -272,10 +283,10 @@ def _with_adapter(document: Mapping[str, Any], target: Target) -> bytes:
     return orjson.dumps({**document, "lora": scales})
 
 
-async def _checked(content: aiohttp.StreamReader, asked: Asked) -> AsyncIterator[bytes]:
+async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[bytes]:
     """The events of a stream as they come, errors among them in OpenAI's form."""
     rest = b""
-    async for piece in content.iter_any():
+    async for piece in pieces:
         text = rest + piece
         end = text.rfind(_WHOLE_EVENT)
         whole, rest = (text[: end + 2], text[end + 2 :]) if end >= 0 else (b"", text)

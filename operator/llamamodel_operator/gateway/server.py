@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
 
-from llamamodel_operator.core.gateway.errors import INVALID_REQUEST, ApiError, body_too_large, model_not_found
+from llamamodel_operator.core.gateway.errors import (
+    INVALID_REQUEST,
+    SERVER_ERROR,
+    ApiError,
+    body_too_large,
+    model_not_found,
+)
 from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder, error_response
@@ -22,6 +30,8 @@ __all__ = ["serve_gateway"]
 _READ_SEC = 60.0
 """For a body to arrive: clients that send a byte now and then hold nothing for ever."""
 _MODELS = "/v1/models"
+_PATH = re.compile(r"/v1/[A-Za-z0-9_/-]+")
+"""What is passed on although this gateway does not know it: without dots and escapes, as in /v1/../slots."""
 
 _quiet = logging.getLogger(f"{__name__}.http")
 """aiohttp's own words about clients that send garbage, or vanish: with stack traces, for nobody here."""
@@ -61,19 +71,34 @@ class _Server:
         self._body_limit_bytes = body_limit_bytes
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.path
+        try:
+            return await self._answer(request)
+        except ConnectionError:
+            raise  # the client is gone
+        except Exception:
+            _log.error("a request failed; this is a bug of the gateway, please report it", exc_info=True)
+            return error_response(
+                ApiError(
+                    status=500,
+                    message="A bug of the gateway: its log says more.",
+                    type=SERVER_ERROR,
+                )
+            )
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
         if request.method == "GET":
             if path == _MODELS:
                 return _json({"object": "list", "data": [self._shown(*one) for one in self._directory.routes.models()]})
             if path.startswith(f"{_MODELS}/"):
-                return self._model(path.removeprefix(f"{_MODELS}/"))
-        elif request.method == "POST" and (path in TASKS or path.startswith("/v1/")):
+                return self._model(unquote(path.removeprefix(f"{_MODELS}/")))
+        elif request.method == "POST" and (path in TASKS or _PATH.fullmatch(path)):
             body = await self._body(request)
             if isinstance(body, ApiError):
                 response = error_response(body)
                 response.force_close()  # the rest of the body may still be on its way
                 return response
-            return await self._forwarder.answer(request, body)
+            return await self._forwarder.answer(request, path, body)
         known = path in TASKS or path == _MODELS
         return error_response(
             ApiError(

@@ -6,8 +6,9 @@ read, and those in between where it became another. `provoked` are the builds th
 (tests/server/test_server_errors.py does it again for b11669); others are known from sources and reports alone, see
 tests/unit/llama_server_errors.json.
 
-Up to b6332 every error of a request with `stream: true` came in the stream, after a status of 200; since then what
-is wrong from the start comes as a whole answer.
+Up to b6957 the errors of a request with `stream: true` that were found when its turn came were sent in the stream,
+after a status of 200 and before `[DONE]`; since b7631 what is wrong from the start is a whole answer (tools/server/
+server-context.cpp:2979), and an error is the last event.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class KnownText:
         param: the field of the request that is to blame; `INPUT`, or a group of the pattern with that name, says more.
         retry: whether the same request may succeed a little later.
         task: the endpoint does not go with the model's task: the message is `wrong_task`'s.
+        moments: when today's builds say it.
+        streamed_until: the last of the builds that were read which said it in the stream too.
         sources: build, file, line.
         example: a whole message.
     """
@@ -60,6 +63,7 @@ class KnownText:
     example: str
     provoked: tuple[int, ...] = ()
     moments: tuple[Moment, ...] = (Moment.BEFORE,)
+    streamed_until: int | None = None
 
 
 _RUN = (10068, 11669)
@@ -111,7 +115,7 @@ KNOWN_TEXTS: Sequence[KnownText] = (
         ),
         example="request (3024 tokens) exceeds the available context size (512 tokens), try increasing it",
         provoked=_RUN,
-        moments=_BOTH,
+        streamed_until=6957,
     ),
     KnownText(
         pattern=r"input(?: \((?P<tokens>\d{1,12}) tokens\))? is larger than the max context size"
@@ -202,7 +206,7 @@ KNOWN_TEXTS: Sequence[KnownText] = (
         ),
         example="Failed to initialize samplers: failed to parse grammar",
         provoked=_RUN,
-        moments=_BOTH,
+        streamed_until=6957,
     ),
     KnownText(
         pattern=r"Unable to generate parser for this template\. Automatic parser generation failed: "

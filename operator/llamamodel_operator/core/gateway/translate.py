@@ -81,7 +81,7 @@ def translate_event(event: bytes, *, asked: Asked) -> ApiError | None:
 
     There are three forms: `data: {"error": {…}}` since b6957 (tools/server/server.cpp:5090), `error: {…}` before it
     (b4291 examples/server/server.cpp:3439), and `event: error` with `data: {…}` at /v1/messages (b11434
-    tools/server/server-context.cpp:4768).
+    tools/server/server-context.cpp:4768). Builds of the first two forms may send `[DONE]` after it.
 
     Args:
         event: the lines of one event, with or without the empty line that ends it.
