@@ -115,6 +115,10 @@ bench-reconcile: ## Measure reconciles against plain writes; exits non-zero wher
 bench-headers: ## Measure the reader of GGUF headers beside a bare one, estimates, and the command; exits non-zero where an aim is missed
 	$(RUN) python hack/bench/headers.py $(BENCH_ARGS)
 
+.PHONY: bench-gateway
+bench-gateway: ## Measure what the gateway adds to a request, beside the same sent directly; exits non-zero where an aim is missed
+	$(RUN) python hack/bench/gateway.py $(BENCH_ARGS)
+
 .PHONY: bench-verbosity
 bench-verbosity: ## Measure what more verbose logs cost a server per request
 	$(RUN) python hack/bench/verbosity.py $(BENCH_ARGS)
