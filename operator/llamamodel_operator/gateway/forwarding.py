@@ -69,6 +69,8 @@ _NOT_PASSED_ON = frozenset(
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
 what a client shows to the gateway alone."""
+_AT_ONCE_BYTES = 1 << 16
+"""Shorter answers are read whole before they are passed on."""
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
 _REASONS = frozenset(Reason)
 _WHOLE_EVENT = b"\n\n"
@@ -225,10 +227,16 @@ class Forwarder:
     ) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("Content-Type", "").startswith("text/event-stream")
-        response = web.StreamResponse(
-            status=upstream.status,
-            headers={name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers},
-        )
+        headers = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
+        if not events and (upstream.content_length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
+            # One write, not three; what broke off is an error that can still be told.
+            try:
+                return web.Response(status=upstream.status, body=await upstream.read(), headers=headers)
+            except TimeoutError:
+                return error_response(timed_out(timeout_sec=self._timeout_sec))
+            except aiohttp.ClientError:
+                return error_response(upstream_died())
+        response = web.StreamResponse(status=upstream.status, headers=headers)
         if upstream.content_length is not None and not events:
             response.content_length = upstream.content_length
         await response.prepare(request)
