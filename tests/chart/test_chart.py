@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from llamamodel_operator.api.crd import custom_resource_definition
+from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -745,3 +746,67 @@ def test_the_notes_say_what_to_do_next(values: str, expected: str, tmp_path: Pat
     notes = yaml.safe_load(done.stdout)["notes"]
     assert expected in notes
     assert "kubectl apply" in notes
+
+
+# --- the gateway
+
+GATEWAY = f"{NAME}-gateway"
+READS: set[Rule] = {
+    ("llamamodel.dev", "llamamodels", "list watch"),
+    ("discovery.k8s.io", "endpointslices", "list watch"),
+}
+
+
+def test_there_is_no_gateway_unless_it_is_asked_for() -> None:
+    assert [doc["metadata"]["name"] for doc in render().all if "gateway" in doc["metadata"]["name"]] == []
+
+
+def test_the_gateway_reads_names_and_addresses_and_nothing_else() -> None:
+    chart = render('{"gateway": {"enabled": true}}')
+    assert rules(chart.one("ClusterRole", GATEWAY)) == READS
+    binding = chart.one("ClusterRoleBinding", GATEWAY)
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": GATEWAY, "namespace": NAMESPACE}]
+    assert chart.one("ServiceAccount", GATEWAY)["automountServiceAccountToken"] is False
+
+
+def test_with_watched_namespaces_the_gateway_has_roles_in_these_alone() -> None:
+    chart = render(
+        '{"gateway": {"enabled": true, "bareNamespaces": ["team-a"]}, "watchNamespaces": ["team-a", "team-b"]}'
+    )
+    assert [name for name in chart.names("ClusterRole") if GATEWAY in name] == []
+    for namespace in ("team-a", "team-b"):
+        assert rules(chart.one("Role", GATEWAY, namespace)) == READS
+        assert chart.one("RoleBinding", GATEWAY, namespace)["roleRef"]["kind"] == "Role"
+    [container] = chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert json.loads(env["LLAMAMODEL_GATEWAY_WATCH_NAMESPACES"]) == ["team-a", "team-b"]
+    assert json.loads(env["LLAMAMODEL_GATEWAY_BARE_NAMESPACES"]) == ["team-a"]
+
+
+def test_the_gateways_pods_are_restricted_and_are_none_of_the_operators() -> None:
+    chart = render('{"gateway": {"enabled": true}}')
+    deployment = chart.one("Deployment", GATEWAY)
+    pod, labels = deployment["spec"]["template"]["spec"], deployment["spec"]["template"]["metadata"]["labels"]
+    [container] = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    operators = chart.one("Deployment", NAME)["spec"]["selector"]["matchLabels"]
+    assert not operators.items() <= labels.items()
+    selector = chart.one("Service", GATEWAY)["spec"]["selector"]
+    assert selector == deployment["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= labels.items()
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    settings = GatewaySettings()
+    assert ports == {"openai": settings.port, "http": settings.http_port}
+    known = {f"LLAMAMODEL_GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields}
+    assert {entry["name"] for entry in container["env"]} <= known
+
+
+def test_one_pod_of_several_gateways_may_be_evicted_at_a_time() -> None:
+    several = render('{"gateway": {"enabled": true}}').one("PodDisruptionBudget", GATEWAY)
+    assert several["spec"]["maxUnavailable"] == 1
+    assert render('{"gateway": {"enabled": true, "replicas": 1}}').names("PodDisruptionBudget") == []
