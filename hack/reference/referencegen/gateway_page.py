@@ -73,8 +73,7 @@ def gateway_page() -> str:
             paragraph(
                 "llama-server has errors of its own: `code` is a number, `param` is missing, a full context is a 500 or"
                 " a 400, before the stream or in it. The gateway turns them into those of OpenAI, so that the official"
-                " clients raise what they raise there, with a `code` that programs can rely on. The gateway itself is"
-                " not part of this version yet."
+                " clients raise what they raise there, with a `code` that programs can rely on."
             ),
             '```json\n{"error": {"message": "This model\'s maximum context length is 512 tokens. However, …",\n'
             '           "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded",\n'
