@@ -11,7 +11,7 @@ import pytest
 
 from e2e.conftest import OPERATOR_USER, RESYNC_SEC, Environment
 from e2e.test_serving import POST
-from support.kube import Kube, eventually, llama_model, steadily
+from support.kube import Kube, condition, eventually, llama_model, steadily
 
 pytestmark = pytest.mark.e2e
 
@@ -25,12 +25,20 @@ def two_models(environment: Environment, kube: Kube) -> Iterator[None]:
 
 
 def test_nothing_changes_once_all_is_ready(environment: Environment, kube: Kube) -> None:
-    # the build that the server says of itself is the last that becomes known
-    eventually(lambda: kube.must_get("llamamodel", "stays")["status"]["engine"].get("build"), within=30)
+    def all_is_known() -> bool:
+        """What servers and their logs say of themselves comes last, after they are ready."""
+        models = [kube.must_get("llamamodel", name) for name in ("stays", "goes")]
+        read = ["is being read" not in condition(model, "Offloaded").get("message", "") for model in models]
+        return all(read) and all(model["status"]["engine"].get("build") for model in models)
+
+    eventually(all_is_known, within=60)
     time.sleep(3)
     audit = environment.audit()
-    before = versions(kube)
-    assert steadily(lambda: versions(kube) == before, during=3.5 * RESYNC_SEC, pause=2)
+    before, end = versions(kube), time.monotonic() + 3.5 * RESYNC_SEC
+    while time.monotonic() < end:
+        now = versions(kube)
+        assert {key: (before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)} == {}
+        time.sleep(2)
     assert audit.writes(user=OPERATOR_USER) == []
 
 
