@@ -19,8 +19,6 @@ from typing import Any
 
 import aiohttp
 import kopf
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
 
 from llamamodel_operator import __version__
 from llamamodel_operator.api.findings import Finding
@@ -46,7 +44,7 @@ from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.resync import Resync
 from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox
-from llamamodel_operator.shell.settings import Settings, explain
+from llamamodel_operator.shell.settings import Settings, read_settings
 from llamamodel_operator.shell.store import CACHED, Key, Store
 
 __all__ = ["main"]
@@ -73,11 +71,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"llamamodel-operator {__version__}")  # noqa: T201
         return
-    try:
-        settings = CliApp.run(Settings)
-    except (ValidationError, SettingsError) as error:
-        print(f"llamamodel-operator: {explain(error)}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    settings = read_settings(Settings)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     try:
         asyncio.run(_run(settings))

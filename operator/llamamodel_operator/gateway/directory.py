@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamamodel_operator.api.labels import MANAGED_BY_LABEL, MANAGER
+from llamamodel_operator.api.labels import MANAGED_SELECTOR
 from llamamodel_operator.core.gateway.routes import Routes, ServedModel, build_routes, ready_addresses, served_model
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.shell.client import MODELS, ClusterClient, Resource
@@ -16,8 +16,6 @@ from llamamodel_operator.shell.object_watch import ObjectWatch
 __all__ = ["Directory"]
 
 _SLICES = Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice")
-_OURS = f"{MANAGED_BY_LABEL}={MANAGER}"
-"""The EndpointSlice controller copies the labels of the Service."""
 
 Slice = tuple[str, tuple[str, ...]]
 
@@ -52,7 +50,7 @@ class Directory:
                     on_change=self._locate_anew,
                     so="what is known of pods may be old",
                     namespace=namespace,
-                    selector=_OURS,
+                    selector=MANAGED_SELECTOR,  # the EndpointSlice controller copies the labels of the Service
                 )
             )
 

@@ -125,6 +125,7 @@ class Forwarder:
         self._directory = directory
         self._session = session
         self._timeout_sec = timeout_sec
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC, sock_read=timeout_sec)
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
 
@@ -205,7 +206,7 @@ class Forwarder:
                 headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=sending,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC, sock_read=self._timeout_sec),
+                timeout=self._timeout,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _NotTakenError from error
@@ -228,19 +229,18 @@ class Forwarder:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("Content-Type", "").startswith("text/event-stream")
         headers = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
+        pieces = self._pieces(upstream)
         if not events and (upstream.content_length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
             # One write, not three; what broke off is an error that can still be told.
             try:
-                return web.Response(status=upstream.status, body=await upstream.read(), headers=headers)
-            except TimeoutError:
-                return error_response(timed_out(timeout_sec=self._timeout_sec))
-            except aiohttp.ClientError:
-                return error_response(upstream_died())
+                whole = b"".join([piece async for piece in pieces])
+            except _BrokenOffError as broken:
+                return error_response(broken.error)
+            return web.Response(status=upstream.status, body=whole, headers=headers)
         response = web.StreamResponse(status=upstream.status, headers=headers)
         if upstream.content_length is not None and not events:
             response.content_length = upstream.content_length
         await response.prepare(request)
-        pieces = self._pieces(upstream)
         try:
             async for piece in _checked(pieces, asked) if events else pieces:
                 await response.write(piece)

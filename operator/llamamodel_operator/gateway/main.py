@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack
 from prometheus_client import CollectorRegistry
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
 
 from llamamodel_operator import __version__
 from llamamodel_operator.gateway.directory import Directory
@@ -22,7 +20,7 @@ from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.health import serve
 from llamamodel_operator.shell.logs import configure_logging
-from llamamodel_operator.shell.settings import explain
+from llamamodel_operator.shell.settings import read_settings
 
 __all__ = ["main"]
 
@@ -34,11 +32,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"llamamodel-gateway {__version__}")  # noqa: T201
         return
-    try:
-        settings = CliApp.run(GatewaySettings)
-    except (ValidationError, SettingsError) as error:
-        print(f"llamamodel-gateway: {explain(error)}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    settings = read_settings(GatewaySettings)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     try:
         asyncio.run(_run(settings))

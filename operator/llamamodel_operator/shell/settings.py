@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Annotated, Any, Literal
+import sys
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from llamamodel_operator.api.findings import sentence
 from llamamodel_operator.api.llamamodel import LlamaModel
@@ -17,7 +18,9 @@ from llamamodel_operator.core.memory.overhead import parse_overheads
 from llamamodel_operator.core.plan import Configuration, ImageDefaults
 from llamamodel_operator.core.schema_check import check_defaults
 
-__all__ = ["Settings", "explain"]
+__all__ = ["Settings", "read_settings"]
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 class Settings(BaseSettings):
@@ -173,8 +176,16 @@ class Settings(BaseSettings):
         return ImageDefaults(cpu=self.image_cpu, gpu=self.image_gpu, by_resource=self.image_by_resource)
 
 
-def explain(error: ValidationError | SettingsError) -> str:
-    """In one line: the flags that are wrong, and what was found."""
+def read_settings(kind: type[S]) -> S:
+    """From the command line and the environment. Ends the process with 2, and one line, where a setting is wrong."""
+    try:
+        return CliApp.run(kind)
+    except (ValidationError, SettingsError) as error:
+        print(f"{kind.model_config.get('cli_prog_name')}: {_explain(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def _explain(error: ValidationError | SettingsError) -> str:
     if isinstance(error, SettingsError):
         return str(error)
     return "; ".join(

@@ -8,7 +8,6 @@ from typing import Any
 
 from llamamodel_operator.api.conditions import ConditionType
 from llamamodel_operator.api.spec import Task
-from llamamodel_operator.api.status import Phase
 
 __all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
 
@@ -48,10 +47,6 @@ class ServedModel:
     def full_name(self) -> str:
         """The name that is its own in every gateway."""
         return f"{self.namespace}/{self.name}"
-
-    @property
-    def suspended(self) -> bool:
-        return self.phase == Phase.SUSPENDED
 
 
 @dataclass(frozen=True, kw_only=True)
