@@ -420,11 +420,36 @@ def test_a_pod_whose_node_is_gone_is_not_called_a_pod_that_loads() -> None:
     assert condition(status, "Progressing")[0] == "False"
 
 
-def test_a_pod_with_a_sidecar_that_is_not_ready_says_so() -> None:
-    unready = {"type": "Ready", "status": "False", "message": "containers with unready status: [proxy]"}
-    pod = replace(a_pod().started_but_unready()._container(ready=True), conditions=(unready,))
-    assert "containers with unready status: [proxy]" in ready(status_of(a_model(), pod))[1]
-    assert ready(status_of(a_model(), pod))[0] == Reason.POD_NOT_READY
+def a_pod_whose_sidecar_is_unready(since: str) -> PodBuilder:
+    message = "containers with unready status: [proxy]"
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": at(since), "message": message}
+    return replace(a_pod().started_but_unready(at("11:00:00"))._container(ready=True), conditions=(unready,))
+
+
+def test_a_sidecar_that_starts_slower_than_the_model_is_awaited_by_name() -> None:
+    status = status_of(a_model(), a_pod_whose_sidecar_is_unready(since="10:59:00"))
+    assert ready(status) == (
+        Reason.LOADING,
+        "the model is loaded, pod gemma-0 is not ready yet: containers with unready status: [proxy]",
+    )
+    assert status.phase is Phase.LOADING
+    assert condition(status, "Progressing")[0] == "True"
+
+
+def test_a_sidecar_that_was_ready_and_is_not_any_more_is_a_failure() -> None:
+    status = status_of(a_model(), a_pod_whose_sidecar_is_unready(since="11:30:00"))
+    assert ready(status)[0] == Reason.POD_NOT_READY
+    assert "containers with unready status: [proxy]" in ready(status)[1]
+    assert status.phase is Phase.FAILED
+
+
+def test_a_sidecar_that_is_not_ready_before_the_deadline_of_the_rollout_is_a_failure_and_named() -> None:
+    deployment = a_deployment().rolled_out()
+    given_up = {"type": "Progressing", "status": "False", "message": "has timed out progressing."}
+    deployment = replace(deployment, status={**deployment.status, "conditions": [given_up]})
+    status = status_of(a_model(), a_pod_whose_sidecar_is_unready(since="10:59:00"), deployment=deployment)
+    assert ready(status)[0] == Reason.POD_NOT_READY
+    assert "[proxy]" in ready(status)[1]
 
 
 def test_a_rollout_that_the_controller_gave_up_is_not_called_starting() -> None:

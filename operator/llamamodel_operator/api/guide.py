@@ -411,9 +411,9 @@ GUIDE: Mapping[Reason, Guide] = {
         do="what the events ask for. When the rollout goes on, so does the status",
     ),
     Reason.POD_NOT_READY: Guide(
-        means="a pod of this spec was started and runs, but is not ready: its node is down, a sidecar or a "
-        "readiness gate is not ready, or the server does not accept connections. The phase is `Updating` "
-        "while another pod answers, else `Failed`",
+        means="a pod of this spec was ready and is not any more, or its server is and the pod did not become ready "
+        "before the deadline of the rollout: its node is down, a sidecar or a readiness gate is not ready, or the "
+        "server does not accept connections. The phase is `Updating` while another pod answers, else `Failed`",
         look="the message has the pod, its node and the kubelet's words; `kubectl describe pod`, `kubectl get nodes`",
         do="mend the node or the sidecar. A pod on a node that is down is marked for deletion by Kubernetes, by "
         "default after five minutes, and another one is made",

@@ -384,24 +384,33 @@ def loading(now: Situation) -> Verdict | None:
 
 def pod_not_ready(now: Situation) -> Verdict | None:
     """A pod answered before, or its server still does, and the cluster says that it is not ready: its node is gone,
-    a sidecar or a readiness gate is not ready."""
+    a sidecar or a readiness gate is not ready. One that was not ready so far is given the rollout's deadline: a
+    sidecar may take longer to start than a small model."""
     for pod in now.unready_pods:
-        if pod.started and pod.was_ready:
-            where = f" on node {pod.node}" if pod.node else ""
+        if not pod.started or not (pod.was_ready or pod.server_ready):
+            continue
+        said = pod.not_ready_message or "no reason given"
+        if not pod.was_ready and not _given_up(now):
             return Verdict(
-                reason=Reason.POD_NOT_READY,
-                message=f"pod {pod.name}{where} runs but is not ready: {pod.not_ready_message or 'no reason given'};"
-                f" see `kubectl describe pod {pod.name}`",
-                phase=Phase.UPDATING if now.ready_count else Phase.FAILED,
+                reason=Reason.LOADING,
+                message=f"the model is loaded, pod {pod.name} is not ready yet: {said}",
+                phase=Phase.UPDATING if now.ready_count else Phase.LOADING,
+                moving=True,
             )
+        where = f" on node {pod.node}" if pod.node else ""
+        return Verdict(
+            reason=Reason.POD_NOT_READY,
+            message=f"pod {pod.name}{where} runs but is not ready: {said}; see `kubectl describe pod {pod.name}`",
+            phase=Phase.UPDATING if now.ready_count else Phase.FAILED,
+        )
     return None
 
 
 def deadline_exceeded(now: Situation) -> Verdict | None:
     """Nothing got further for so long that the Deployment controller gave the rollout up."""
-    progressing = _deployment_condition(now.observed.deployment, "Progressing")
-    if progressing.get("status") != "False" or not now.deployment_seen:
+    if not _given_up(now):
         return None
+    progressing = _deployment_condition(now.observed.deployment, "Progressing")
     names = [pod.name for pod in now.unready_pods]
     look = f"see `kubectl describe pod {names[0]}`" if names else f"see `kubectl describe deployment {now.plan.name}`"
     return Verdict(
@@ -556,6 +565,12 @@ def revision_of(deployment: Mapping[str, Any]) -> str:
     """Digest of the pod template that a Deployment was made from."""
     labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
     return str(labels.get(REVISION_LABEL, ""))
+
+
+def _given_up(now: Situation) -> bool:
+    """Whether the Deployment controller has given the present rollout up."""
+    progressing = _deployment_condition(now.observed.deployment, "Progressing")
+    return progressing.get("status") == "False" and now.deployment_seen
 
 
 def _deployment_condition(deployment: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:

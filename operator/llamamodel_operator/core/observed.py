@@ -78,7 +78,8 @@ class Pod:
         revision: digest of the template that it was made from.
         ready: it answers and is not being deleted.
         not_ready_message: what the kubelet or the node controller says of it while it does not.
-        was_ready: its container passes its probe, or it answered before and does not any more.
+        server_ready: its container passes its probe, whatever the pod's sidecars and readiness gates do.
+        was_ready: it answered before in this run of its container, and does not any more.
         terminating: it is being deleted.
         unschedulable: the scheduler's message while no node fits.
         waiting_reason, waiting_message: why the container does not run, as the kubelet says.
@@ -100,6 +101,7 @@ class Pod:
     node: str = ""
     ready: bool = False
     not_ready_message: str = ""
+    server_ready: bool = False
     was_ready: bool = False
     terminating: bool = False
     unschedulable: str = ""
@@ -144,7 +146,8 @@ class Pod:
             node=(raw.get("spec") or {}).get("nodeName") or "",
             ready=ready.get("status") == "True" and not terminating,
             not_ready_message=ready.get("message") or "",
-            was_ready=bool(own.get("ready")) or _later(ready.get("lastTransitionTime"), than=running_since),
+            server_ready=bool(own.get("ready")),
+            was_ready=_later(ready.get("lastTransitionTime"), than=running_since),
             terminating=terminating,
             unschedulable=(scheduled.get("message") or "no node fits") if unschedulable else "",
             waiting_reason=waiting.get("reason") or "",
