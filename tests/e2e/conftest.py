@@ -18,6 +18,7 @@ from support.kube import Kube, KubectlError, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "llamamodel-system"
+GATEWAY = "llamamodel-operator-gateway"
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:llamamodel-operator"
 RESYNC_SEC = 10
 PYTHON = "/opt/llamamodel/bin/python"
@@ -220,6 +221,15 @@ def in_cluster(environment: Environment, kube: Kube) -> Callable[..., str]:
 def client(kube: Kube, in_cluster: Callable[..., str]) -> Client:
     """Asks the models of the module."""
     return Client(run=in_cluster, namespace=kube.namespace)
+
+
+@pytest.fixture(scope="module")
+def gateway(environment: Environment) -> Iterator[str]:
+    """The gateway, as one pod; the name of its host."""
+    environment.deploy_operator("gateway.enabled=true", "gateway.replicas=1")
+    environment.system("rollout", "status", f"deployment/{GATEWAY}", "--timeout=120s", timeout=130)
+    yield f"{GATEWAY}.{OPERATOR_NAMESPACE}.svc"
+    environment.deploy_operator()
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import OPERATOR_NAMESPACE, Environment, serve
+from e2e.conftest import serve
 from support.kube import Kube, eventually, llama_model
 
 pytestmark = pytest.mark.e2e
 
-HOST = f"llamamodel-operator-gateway.{OPERATOR_NAMESPACE}.svc"
 _ASK = """
 import http.client, json, sys
 
@@ -30,19 +29,11 @@ Ask = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Environment) -> Iterator[None]:
-    environment.deploy_operator("gateway.enabled=true", "gateway.replicas=1")
-    environment.system("rollout", "status", "deployment/llamamodel-operator-gateway", "--timeout=120s", timeout=130)
-    yield
-    environment.deploy_operator()
-
-
-@pytest.fixture(scope="module")
-def ask(gateway: None, in_cluster: Callable[..., str]) -> Ask:
+def ask(gateway: str, in_cluster: Callable[..., str]) -> Ask:
     """Status and text."""
 
     def call(method: str, path: str, **body: Any) -> tuple[int, str]:
-        said = in_cluster(_ASK, HOST, method, path, json.dumps(body) if body else "")
+        said = in_cluster(_ASK, gateway, method, path, json.dumps(body) if body else "")
         status, _, text = json.loads(said)
         return status, text
 
@@ -50,7 +41,7 @@ def ask(gateway: None, in_cluster: Callable[..., str]) -> Ask:
 
 
 @pytest.fixture(scope="module")
-def gemma(kube: Kube, gateway: None) -> Iterator[dict[str, Any]]:
+def gemma(kube: Kube, gateway: str) -> Iterator[dict[str, Any]]:
     yield serve(kube, llama_model("gemma", servedModelName="gemma-3", engine=ENGINE))
     kube.delete("llamamodel", "gemma")
 

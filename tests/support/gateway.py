@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder, new_session
 from llamamodel_operator.gateway.server import serve_gateway
 
-__all__ = ["GivenDirectory", "running_gateway"]
+__all__ = ["FakeServer", "GivenDirectory", "Say", "running_gateway"]
+
+Say = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
 class GivenDirectory(Directory):
@@ -58,3 +61,39 @@ def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_b
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
+
+
+class FakeServer:
+    """A scripted server in the place of llama-server."""
+
+    def __init__(self, say: Say) -> None:
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.gone = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                try:
+                    say(self, body)
+                except OSError:
+                    server.gone.set()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +79,26 @@ class Kube:
     def delete(self, kind: str, name: str, *arguments: str) -> None:
         """Deletes and waits; one that is gone is no error."""
         self("delete", kind, name, "--ignore-not-found", *arguments)
+
+    @contextmanager
+    def port_forward(self, service: str, port: int) -> Iterator[int]:
+        """A local port that leads to a port of a Service: to one of its pods, chosen once."""
+        path = f"{self.bin_dir}{os.pathsep}{os.environ['PATH']}"
+        with subprocess.Popen(
+            ["kubectl", "--namespace", self.namespace, "port-forward", f"service/{service}", f":{port}"],
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                match = re.search(r"127\.0\.0\.1:(\d+)", line)
+                assert match, f"kubectl port-forward failed: {line.strip()}"
+                yield int(match[1])
+            finally:
+                process.terminate()
 
 
 def llama_model(name: str, *, claim: str = "models", path: str = "gemma-3-270m-Q4_K_M.gguf", **spec: Any) -> JSON:

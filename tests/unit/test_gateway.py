@@ -5,61 +5,23 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel
-from support.gateway import GivenDirectory, running_gateway
+from support.gateway import FakeServer, GivenDirectory, Say, running_gateway
 
 pytestmark = pytest.mark.real_time
 
-Say = Callable[[BaseHTTPRequestHandler, bytes], None]
 GEMMA = ServedModel(namespace="demo", name="gemma", served_name="gemma-3", phase="Ready", adapters=("sql", "pirate"))
 CHAT_BYTES = b'{"model": "gemma-3"}'
 CHAT = {"model": "gemma-3", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-class FakeServer:
-    """A scripted server in the place of llama-server."""
-
-    def __init__(self, say: Say) -> None:
-        self.asked: list[tuple[str, dict[str, str], bytes]] = []
-        self.gone = threading.Event()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                try:
-                    say(self, body)
-                except OSError:
-                    server.gone.set()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def whole(status: int, text: str, content_type: str = "application/json") -> Say:
