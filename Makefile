@@ -90,6 +90,12 @@ e2e-failures: images ## Of these, the failures alone: each made to happen, calle
 	@$(CLUSTER) build
 	$(RUN) pytest tests/e2e/test_failures.py $(PYTEST_ARGS)
 
+.PHONY: e2e-gateway
+e2e-gateway: images servers ## Of these, the gateway alone: official clients, the table of errors, faults, keys
+	@$(CLUSTER) build
+	$(RUN) pytest tests/e2e/test_gateway.py tests/e2e/test_gateway_*.py tests/server/test_gateway_clients.py \
+		tests/server/test_server_errors.py $(PYTEST_ARGS)
+
 .PHONY: servers
 servers: ## Fetch the llama-servers and the model that the tests and benchmarks run
 	@python3 hack/servers fetch

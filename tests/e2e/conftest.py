@@ -233,16 +233,26 @@ def gateway(environment: Environment) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def send_signal(environment: Environment) -> Iterator[Callable[..., None]]:
-    """Sends a signal to a pod's process (default: the operator's) from outside its container: frozen means frozen."""
+def privileged(environment: Environment) -> Iterator[Callable[..., str]]:
+    """Runs a Python script on the node, with all its rights and processes."""
     kube = environment.kube.within("kube-system")
     _start_pod(kube, environment.operator_image, "signaller", privileged=True)
 
-    def send(pod_uid: str, signal_name: str, program: str = "llamamodel-operator") -> None:
-        kube("exec", "signaller", "--", PYTHON, "-c", _SIGNAL, pod_uid, signal_name, program)
+    def run(script: str, *arguments: str) -> str:
+        return kube("exec", "signaller", "--", PYTHON, "-c", script, *arguments)
 
-    yield send
+    yield run
     kube.delete("pod", "signaller", "--grace-period=0", "--force")
+
+
+@pytest.fixture(scope="session")
+def send_signal(privileged: Callable[..., str]) -> Callable[..., None]:
+    """Sends a signal to a pod's process (default: the operator's) from outside its container: frozen means frozen."""
+
+    def send(pod_uid: str, signal_name: str, program: str = "llamamodel-operator") -> None:
+        privileged(_SIGNAL, pod_uid, signal_name, program)
+
+    return send
 
 
 _SIGNAL = """
