@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import uvloop
+
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.forwarding import Forwarder, new_session
+from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
+from llamamodel_operator.gateway.upstream import UpstreamSession
 
 __all__ = ["FakeServer", "GivenDirectory", "Say", "running_gateway"]
 
@@ -34,12 +37,12 @@ class GivenDirectory(Directory):
 @contextmanager
 def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_bytes: int = 1 << 20) -> Iterator[str]:
     """Its URL; it runs in a thread with an event loop of its own."""
-    loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    loop, started, stop = uvloop.new_event_loop(), threading.Event(), asyncio.Event()
     ports: list[int] = []
 
     async def run() -> None:
         async with (
-            new_session() as session,
+            UpstreamSession() as session,
             serve_gateway(
                 host="127.0.0.1",
                 port=0,

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import Any
 
-import aiohttp
 import orjson
 from aiohttp import web
-from yarl import URL
 
 from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.spec import Task
@@ -34,8 +31,9 @@ from llamamodel_operator.core.gateway.picking import beginning_of, pick
 from llamamodel_operator.core.gateway.routes import ServedModel, Target
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 
-__all__ = ["TASKS", "Forwarder", "error_response", "new_session"]
+__all__ = ["TASKS", "Forwarder", "error_response"]
 
 TASKS: Mapping[str, Task | None] = {
     "/v1/chat/completions": Task.GENERATE,
@@ -52,14 +50,9 @@ TASKS: Mapping[str, Task | None] = {
 }
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
-_CONNECT_SEC = 5.0
-_KEEP_SEC = 3.0
-"""llama-server closes a connection that is idle for 5 s; a request on one that it is just closing would be lost."""
 _LOADING_RETRY_SEC = 10
 """Where nobody knows how long a model takes to load."""
 _BUSY_RETRY_SEC = 2
-_STALE_CONNECTIONS = 3
-"""That one request may meet: all that were kept are closed at about the same time."""
 _NOT_PASSED_ON = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
@@ -77,55 +70,20 @@ _WHOLE_EVENT = b"\n\n"
 _LONGEST_EVENT_BYTES = 1 << 20
 
 
-class _NotTakenError(Exception):
-    pass
-
-
-class _StaleError(Exception):
-    pass
-
-
 class _BrokenOffError(Exception):
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.message)
         self.error = error
 
 
-def new_session() -> aiohttp.ClientSession:
-    """For the pods: nothing is unpacked, nothing remembered, and no header is made up."""
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(_note_reuse)
-    return aiohttp.ClientSession(
-        trace_configs=[tracing],
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_SEC),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-    )
-
-
-@dataclass
-class _Sending:
-    """Attributes:
-    reused: by a connection that an earlier request had left.
-    """
-
-    reused: bool = False
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
-    context.trace_request_ctx.reused = True
-
-
 class Forwarder:
     """Sends requests on. Lives in one event loop."""
 
-    def __init__(self, *, directory: Directory, session: aiohttp.ClientSession, timeout_sec: int) -> None:
+    def __init__(self, *, directory: Directory, session: UpstreamSession, timeout_sec: int) -> None:
         """`timeout_sec`: within which each piece of an answer must come."""
         self._directory = directory
         self._session = session
         self._timeout_sec = timeout_sec
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC, sock_read=timeout_sec)
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
 
@@ -158,14 +116,10 @@ class Forwarder:
             self._turn += 1
             address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
             with self._taken(address):
-                for _ in range(_STALE_CONNECTIONS):
-                    try:
-                        return await self._ask(request, body, address, asked)
-                    except _StaleError:
-                        continue
-                    except _NotTakenError:
-                        break
-            tried.add(address)  # it has not taken the request: another one may
+                try:
+                    return await self._ask(request, body, address, asked)
+                except NoConnectionError:
+                    tried.add(address)  # it has not taken the request: another one may
 
     def _read(self, body: bytes) -> tuple[Mapping[str, Any], str] | ApiError:
         try:
@@ -191,46 +145,31 @@ class Forwarder:
                 del self._in_flight[address]
 
     async def _ask(self, request: web.BaseRequest, body: bytes, address: str, asked: Asked) -> web.StreamResponse:
-        """The answer of one pod.
-
-        Raises:
-            _NotTakenError: there is no connection to it.
-            _StaleError: the one that was kept had been closed.
-        """
+        """The answer of one pod. Raises NoConnectionError."""
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
-        sending = _Sending()
         try:
             upstream = await self._session.post(
-                URL(f"http://{address}{request.raw_path}", encoded=True),  # as the client wrote it
-                data=body,
+                address,
+                request.raw_path,  # as the client wrote it
                 headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=sending,
-                timeout=self._timeout,
+                body=body,
+                timeout_sec=self._timeout_sec,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _NotTakenError from error
-        except (aiohttp.ServerDisconnectedError, ConnectionError) as error:
-            if sending.reused:
-                raise _StaleError from error
+        except UpstreamDiedError:
             return error_response(upstream_died())
         except TimeoutError:
             return error_response(timed_out(timeout_sec=self._timeout_sec))
-        except aiohttp.ClientError:
-            return error_response(upstream_died())
         async with upstream:
             if upstream.status >= 400:
                 return error_response(translate(upstream.status, await _beginning(upstream), asked=asked))
             return await self._pass_on(request, upstream, asked)
 
-    async def _pass_on(
-        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, asked: Asked
-    ) -> web.StreamResponse:
+    async def _pass_on(self, request: web.BaseRequest, upstream: Answer, asked: Asked) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
-        events = upstream.headers.get("Content-Type", "").startswith("text/event-stream")
+        events = upstream.headers.get("content-type", "").startswith("text/event-stream")
         headers = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
         pieces = self._pieces(upstream)
-        if not events and (upstream.content_length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
+        if not events and (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
             # One write, not three; what broke off is an error that can still be told.
             try:
                 whole = b"".join([piece async for piece in pieces])
@@ -238,8 +177,8 @@ class Forwarder:
                 return error_response(broken.error)
             return web.Response(status=upstream.status, body=whole, headers=headers)
         response = web.StreamResponse(status=upstream.status, headers=headers)
-        if upstream.content_length is not None and not events:
-            response.content_length = upstream.content_length
+        if upstream.length is not None and not events:
+            response.content_length = upstream.length
         await response.prepare(request)
         try:
             async for piece in _checked(pieces, asked) if events else pieces:
@@ -252,18 +191,17 @@ class Forwarder:
         await response.write_eof()
         return response
 
-    async def _pieces(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _pieces(self, upstream: Answer) -> AsyncIterator[bytes]:
         """Of an answer, as they come. Raises _BrokenOffError; what its reader raises is not the server's fault."""
-        pieces = upstream.content.iter_any()
         while True:
             try:
-                piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
+                piece = await upstream.read()
             except TimeoutError:
                 raise _BrokenOffError(timed_out(timeout_sec=self._timeout_sec)) from None
-            except aiohttp.ClientError:
+            except UpstreamDiedError:
                 raise _BrokenOffError(upstream_died()) from None
+            if not piece:
+                return
             yield piece
 
 
@@ -314,16 +252,12 @@ def _translated(events: bytes, asked: Asked) -> bytes:
     return _WHOLE_EVENT.join(parts)
 
 
-async def _beginning(upstream: aiohttp.ClientResponse) -> bytes:
+async def _beginning(upstream: Answer) -> bytes:
     """Of a body, as much as counts; what breaks off says what it has said."""
     found = bytearray()
-    try:
-        async for piece in upstream.content.iter_any():
+    with suppress(UpstreamDiedError, TimeoutError):
+        while len(found) < LONGEST_ANSWER_BYTES and (piece := await upstream.read()):
             found += piece
-            if len(found) >= LONGEST_ANSWER_BYTES:
-                break
-    except (aiohttp.ClientError, TimeoutError):
-        pass
     return bytes(found)
 
 

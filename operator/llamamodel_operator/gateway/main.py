@@ -8,15 +8,17 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 
+import uvloop
 from prometheus_client import CollectorRegistry
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from llamamodel_operator import __version__
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.forwarding import Forwarder, new_session
+from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.settings import GatewaySettings
+from llamamodel_operator.gateway.upstream import UpstreamSession
 from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.health import serve
 from llamamodel_operator.shell.logs import configure_logging
@@ -35,7 +37,7 @@ def main() -> None:
     settings = read_settings(GatewaySettings)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     try:
-        asyncio.run(_run(settings))
+        uvloop.run(_run(settings))
     except (ClusterConfigError, OSError) as error:
         _log.error("%s", error)
         sys.exit(2)
@@ -54,7 +56,7 @@ async def _run(settings: GatewaySettings) -> None:
         client = await stack.enter_async_context(
             ClusterClient.connect(kubeconfig=settings.kubeconfig, context=settings.context)
         )
-        session = await stack.enter_async_context(new_session())
+        session = await stack.enter_async_context(UpstreamSession())
         watching = asyncio.create_task(directory.run(client), name="directory")
         stack.callback(watching.cancel)
         await stack.enter_async_context(
