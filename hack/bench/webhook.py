@@ -29,9 +29,9 @@ from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, renewed
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.sandbox import TemplateSandbox
 from llamamodel_operator.shell.settings import Settings
+from llamamodel_operator.shell.tls import ServingTls
 from llamamodel_operator.webhook.admission import Review
 from llamamodel_operator.webhook.server import serve_reviews
-from llamamodel_operator.webhook.tls import ServingTls
 
 AIM_P99_MS = 20.0
 _WARM_UP = 50

@@ -712,6 +712,14 @@ def test_cert_manager_can_be_told_another_issuer() -> None:
         ("resources: {limits: {memory: 4 GB}}", "memory"),
         ("podDisruptionBudget: {maxUnavailable: half}", "maxUnavailable"),
         ("fullnameOverride: Upper", "fullnameOverride"),
+        ("gateway: {keys: {secretName: Upper}}", "secretName"),
+        ("gateway: {keys: {wrongPerMinute: 0}}", "wrongPerMinute"),
+        ("gateway: {tls: {secretName: [a]}}", "secretName"),
+        ("gateway: {corsOrigins: ['chat.example.com']}", "corsOrigins"),
+        ("gateway: {corsOrigins: ['https://chat.example.com/']}", "corsOrigins"),
+        ("gateway: {bodyLimitBytes: 32Mi}", "bodyLimitBytes"),
+        ("gateway: {maxInFlight: 0}", "maxInFlight"),
+        ("gateway: {maxInFlightPerPod: -1}", "maxInFlightPerPod"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
@@ -733,6 +741,7 @@ def test_a_parent_chart_may_pass_its_globals() -> None:
         ("crds: {enabled: false}", "must be there already"),
         ("crds: {keep: false}", "uninstalling the chart deletes every LlamaModel"),
         ("rbac: {create: false}", "needs its rights from somebody else"),
+        ("gateway: {enabled: true}", "whoever reaches the gateway may use every model"),
     ],
 )
 def test_the_notes_say_what_to_do_next(values: str, expected: str, tmp_path: Path) -> None:
@@ -804,6 +813,57 @@ def test_the_gateways_pods_are_restricted_and_are_none_of_the_operators() -> Non
     assert ports == {"openai": settings.port, "http": settings.http_port}
     known = {f"LLAMAMODEL_GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields}
     assert {entry["name"] for entry in container["env"]} <= known
+
+
+def test_the_gateways_keys_and_its_certificate_are_mounted_and_read_by_no_right() -> None:
+    values = {"gateway": {"enabled": True, "keys": {"secretName": "keys-1"}, "tls": {"secretName": "gateway-tls"}}}
+    chart = render(json.dumps(values))
+    pod = chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert pod["volumes"] == [
+        {"name": "keys", "secret": {"secretName": "keys-1", "optional": False}},
+        {"name": "tls", "secret": {"secretName": "gateway-tls", "optional": False}},
+    ]
+    for name, setting in (("keys", "KEYS_DIR"), ("tls", "TLS_DIR")):
+        assert mounts[name] == {"name": name, "mountPath": env[f"LLAMAMODEL_GATEWAY_{setting}"], "readOnly": True}
+    assert rules(chart.one("ClusterRole", GATEWAY)) == READS
+    [port] = chart.one("Service", GATEWAY)["spec"]["ports"]
+    assert port == {"name": "https", "port": 80, "targetPort": "openai"}
+
+
+def test_without_keys_and_tls_the_gateway_mounts_nothing() -> None:
+    pod = render('{"gateway": {"enabled": true}}').one("Deployment", GATEWAY)["spec"]["template"]["spec"]
+    assert "volumes" not in pod
+    assert "volumeMounts" not in pod["containers"][0]
+    assert not [entry for entry in pod["containers"][0]["env"] if entry["name"].endswith(("KEYS_DIR", "TLS_DIR"))]
+
+
+def gateway_settings_of(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:
+    """What a gateway makes of its environment."""
+    chart = render(json.dumps({"gateway": {"enabled": True, **values}}))
+    [container] = chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"]
+    for entry in container["env"]:
+        monkeypatch.setenv(entry["name"], entry["value"])
+    return GatewaySettings()
+
+
+def test_the_charts_defaults_are_those_of_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = gateway_settings_of({"replicas": 1}, monkeypatch).model_dump()
+    for name in GatewaySettings.model_fields:
+        monkeypatch.delenv(f"LLAMAMODEL_GATEWAY_{name.upper()}", raising=False)
+    assert found == GatewaySettings().model_dump()
+
+
+def test_the_gateways_limits_are_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"bodyLimitBytes": 1 << 30, "maxInFlight": 7, "maxInFlightPerPod": 6, "maxConnections": 1_000_000}
+    values |= {"idleTimeoutSec": 620, "writeTimeoutSec": 9, "replicas": 3}
+    found = gateway_settings_of({"corsOrigins": ["https://a.example.com", "*"], **values}, monkeypatch)
+    assert found.cors_origins == ["https://a.example.com", "*"]
+    assert (found.body_limit_bytes, found.max_in_flight, found.max_in_flight_per_pod) == (1 << 30, 7, 6)
+    assert (found.max_connections, found.idle_timeout_sec, found.write_timeout_sec) == (1_000_000, 620, 9)
+    assert found.gateways == 3, "each has its part of a pod"
 
 
 def test_one_pod_of_several_gateways_may_be_evicted_at_a_time() -> None:

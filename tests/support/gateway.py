@@ -11,10 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import uvloop
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
+from llamamodel_operator.gateway.access import Access
+from llamamodel_operator.gateway.connections import ConnectionLimits
+from llamamodel_operator.gateway.cors import Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.upstream import UpstreamSession
+from llamamodel_operator.shell.tls import ServingTls
 
 __all__ = ["FakeServer", "GivenDirectory", "Say", "running_gateway"]
 
@@ -35,7 +39,17 @@ class GivenDirectory(Directory):
 
 
 @contextmanager
-def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_bytes: int = 1 << 20) -> Iterator[str]:
+def running_gateway(
+    directory: Directory,
+    *,
+    timeout_sec: int = 60,
+    body_limit_bytes: int = 1 << 20,
+    max_in_flight_per_pod: int | None = None,
+    access: Access | None = None,
+    limits: ConnectionLimits | None = None,
+    origins: Sequence[str] = (),
+    tls: ServingTls | None = None,
+) -> Iterator[str]:
     """Its URL; it runs in a thread with an event loop of its own."""
     loop, started, stop = uvloop.new_event_loop(), threading.Event(), asyncio.Event()
     ports: list[int] = []
@@ -47,8 +61,17 @@ def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_b
                 host="127.0.0.1",
                 port=0,
                 directory=directory,
-                forwarder=Forwarder(directory=directory, session=session, timeout_sec=timeout_sec),
+                forwarder=Forwarder(
+                    directory=directory,
+                    session=session,
+                    timeout_sec=timeout_sec,
+                    max_in_flight_per_pod=max_in_flight_per_pod,
+                ),
                 body_limit_bytes=body_limit_bytes,
+                access=access or Access(),
+                limits=limits or ConnectionLimits(),
+                cors=Cors(origins),
+                tls=tls,
             ) as port,
         ):
             ports.append(port)
@@ -59,7 +82,7 @@ def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_b
     thread.start()
     try:
         assert started.wait(10), "the gateway does not start"
-        yield f"http://127.0.0.1:{ports[0]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{ports[0]}"
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()

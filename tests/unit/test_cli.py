@@ -157,6 +157,7 @@ COMMANDS = (
     ("top",),
     ("logs",),
     ("bench",),
+    ("gateway-key",),
     ("flags",),
     ("flags", "list"),
     ("flags", "diff"),

@@ -48,10 +48,16 @@ _OWN: Mapping[str, _Own] = {
         about="tools, where the LlamaModel has a grammar; llama-server itself would answer 200",
     ),
     "body_too_large": _Own(error=errors.body_too_large(limit_bytes=1048576), about="more than the gateway takes"),
+    "headers_too_large": _Own(
+        error=errors.headers_too_large(limit_bytes=8190), about="a path or a header is longer than the gateway takes"
+    ),
+    "malformed_http": _Own(
+        error=errors.malformed_http("Duplicate 'Content-Length' header found."), about="what came is no HTTP"
+    ),
     "invalid_api_key": _Own(error=errors.invalid_api_key(), about="no key, or none that is known"),
     "rate_limited": _Own(
         error=errors.rate_limited("8 requests wait for this model", retry_after_sec=2),
-        about="more than the key may send, or more than may wait for a model",
+        about="more than the key may send, than a pod or the gateway takes, or than may wait for a model",
     ),
     "timed_out": _Own(
         error=errors.timed_out(timeout_sec=600), about="the server did not answer in time", moments=_BOTH

@@ -12,6 +12,7 @@ from llamamodel_operator import __version__
 from llamamodel_operator.cli.bench_command import bench
 from llamamodel_operator.cli.estimate_command import estimate
 from llamamodel_operator.cli.exit_codes import FINE, FOUND, UNREADABLE
+from llamamodel_operator.cli.gateway_key_command import gateway_key
 from llamamodel_operator.cli.inspect_command import inspect
 from llamamodel_operator.cli.logs_command import logs
 from llamamodel_operator.cli.options import (
@@ -309,7 +310,7 @@ def completion(shell: str) -> int:
     return FINE
 
 
-for command in (inspect, estimate, status, top, logs, bench):
+for command in (inspect, estimate, status, top, logs, bench, gateway_key):
     cli.add_command(command)
 
 

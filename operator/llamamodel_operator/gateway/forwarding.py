@@ -23,13 +23,15 @@ from llamamodel_operator.core.gateway.errors import (
     model_loading,
     model_not_found,
     model_unavailable,
+    rate_limited,
     timed_out,
     upstream_died,
     wrong_task,
 )
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
-from llamamodel_operator.core.gateway.routes import ServedModel, Target
+from llamamodel_operator.core.gateway.routes import Routes, ServedModel, Target
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
+from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 
@@ -53,6 +55,8 @@ TASKS: Mapping[str, Task | None] = {
 _LOADING_RETRY_SEC = 10
 """Where nobody knows how long a model takes to load."""
 _BUSY_RETRY_SEC = 2
+_THREADS_LEFT = 8
+"""HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
 _NOT_PASSED_ON = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
@@ -79,28 +83,43 @@ class _BrokenOffError(Exception):
 class Forwarder:
     """Sends requests on. Lives in one event loop."""
 
-    def __init__(self, *, directory: Directory, session: UpstreamSession, timeout_sec: int) -> None:
-        """`timeout_sec`: within which each piece of an answer must come."""
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        session: UpstreamSession,
+        timeout_sec: int,
+        max_in_flight_per_pod: int | None = None,
+        gateways: int = 1,
+    ) -> None:
+        """Args:
+        timeout_sec: within which each piece of an answer must come.
+        max_in_flight_per_pod: requests that this gateway has at one pod at a time; None: what its threads leave.
+        gateways: that send to the same pods.
+        """
         self._directory = directory
         self._session = session
         self._timeout_sec = timeout_sec
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
+        self._max_in_flight_per_pod = max_in_flight_per_pod
+        self._gateways = gateways
 
-    async def answer(self, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, path: str, body: bytes, *, routes: Routes) -> web.StreamResponse:
         """The answer to a POST; has been sent where it is a stream.
 
         Args:
             path: that it is for, as the client wrote it, without the query.
             body: all of it.
+            routes: to what the client may use.
         """
-        read = self._read(body)
+        read = _read(body, routes)
         if isinstance(read, ApiError):
             return error_response(read)
         document, name = read
-        target = self._directory.routes.find(name)
+        target = routes.find(name)
         if target is None:
-            return error_response(model_not_found(name, names=tuple(self._directory.routes.names())))
+            return error_response(model_not_found(name, names=tuple(routes.names())))
         model = target.model
         task = TASKS.get(path)
         if task is not None and task != model.task:
@@ -113,6 +132,10 @@ class Forwarder:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
                 return error_response(_nobody(model, name) if not tried else upstream_died())
+            most = self._most_at_a_pod(model)
+            addresses = [one for one in addresses if self._in_flight[one] < most]
+            if not addresses:
+                return error_response(_all_full(most))
             self._turn += 1
             address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
             with self._taken(address):
@@ -121,18 +144,10 @@ class Forwarder:
                 except NoConnectionError:
                     tried.add(address)  # it has not taken the request: another one may
 
-    def _read(self, body: bytes) -> tuple[Mapping[str, Any], str] | ApiError:
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            return _invalid(f"The body is not JSON: {error}", code="invalid_json")
-        if not isinstance(document, dict):
-            return _invalid("The body must be a JSON object.", code="invalid_json")
-        name = document.get("model")
-        if not isinstance(name, str) or not name:
-            known = ", ".join(f"`{name}`" for name, _ in zip(self._directory.routes.names(), range(10), strict=False))
-            return _invalid(f"`model` must name one of the models: {known or 'there is none'}.", param="model")
-        return document, name
+    def _most_at_a_pod(self, model: ServedModel) -> int:
+        """Requests of this gateway: below the pod's threads, of which probes and the drain need some."""
+        part = max(1, (model.http_threads - _THREADS_LEFT) // self._gateways)
+        return min(part, self._max_in_flight_per_pod or part)
 
     @contextmanager
     def _taken(self, address: str) -> Iterator[None]:
@@ -167,7 +182,8 @@ class Forwarder:
     async def _pass_on(self, request: web.BaseRequest, upstream: Answer, asked: Asked) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("content-type", "").startswith("text/event-stream")
-        headers = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
+        added: dict[str, str] = request[ANSWER_HEADERS]
+        headers = added | {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
         pieces = self._pieces(upstream)
         if not events and (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
             # One write, not three; what broke off is an error that can still be told.
@@ -215,12 +231,32 @@ def error_response(error: ApiError) -> web.Response:
     )
 
 
+def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _invalid(f"The body is not JSON: {error}", code="invalid_json")
+    if not isinstance(document, dict):
+        return _invalid("The body must be a JSON object.", code="invalid_json")
+    name = document.get("model")
+    if not isinstance(name, str) or not name:
+        known = ", ".join(f"`{name}`" for name, _ in zip(routes.names(), range(10), strict=False))
+        return _invalid(f"`model` must name one of the models: {known or 'there is none'}.", param="model")
+    return document, name
+
+
 def _nobody(model: ServedModel, name: str) -> ApiError:
     """Why no pod takes the request."""
     if model.phase in ("", Phase.PENDING, Phase.LOADING, Phase.UPDATING, Phase.READY):
         return model_loading(name, retry_after_sec=_LOADING_RETRY_SEC)
     reason = Reason(model.reason) if model.reason in _REASONS else Reason.STARTING
     return model_unavailable(name, reason=reason, message=model.message)
+
+
+def _all_full(most: int) -> ApiError:
+    return rate_limited(
+        f"each pod of the model has {most} from this gateway, which is the limit", retry_after_sec=_BUSY_RETRY_SEC
+    )
 
 
 def _with_adapter(document: Mapping[str, Any], target: Target) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -14,13 +16,17 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from llamamodel_operator import __version__
+from llamamodel_operator.gateway.access import Access, MountedKeys
+from llamamodel_operator.gateway.certificate import MountedCertificate
+from llamamodel_operator.gateway.connections import ConnectionLimits
+from llamamodel_operator.gateway.cors import Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.gateway.upstream import UpstreamSession
 from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
-from llamamodel_operator.shell.health import serve
+from llamamodel_operator.shell.health import Check, serve
 from llamamodel_operator.shell.logs import configure_logging
 from llamamodel_operator.shell.settings import read_settings
 
@@ -36,6 +42,8 @@ def main() -> None:
         return
     settings = read_settings(GatewaySettings)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each request; some runtimes begin with 1024
     try:
         uvloop.run(_run(settings))
     except (ClusterConfigError, OSError) as error:
@@ -49,6 +57,10 @@ async def _run(settings: GatewaySettings) -> None:
     PlatformCollector(registry=registry)
     bare = frozenset(settings.bare_namespaces)
     directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
+    keys = MountedKeys(settings.keys_dir) if settings.keys_dir else None
+    certificate = MountedCertificate(settings.tls_dir) if settings.tls_dir else None
+    if keys is None:
+        _log.warning("API keys are off: whoever reaches this gateway may use every model that it serves")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -59,13 +71,21 @@ async def _run(settings: GatewaySettings) -> None:
         session = await stack.enter_async_context(UpstreamSession())
         watching = asyncio.create_task(directory.run(client), name="directory")
         stack.callback(watching.cancel)
+        alive: dict[str, Check] = {"watches": partial(_ended, watching)}
+        ready: dict[str, Check] = {"directory": directory.problem}
+        for name, secret in (("keys", keys), ("certificate", certificate)):
+            if secret is not None:
+                secret.mounted.look()
+                looking = asyncio.create_task(secret.mounted.run(), name=name)
+                stack.callback(looking.cancel)
+                alive[name], ready[name] = partial(_ended, looking), secret.problem
         await stack.enter_async_context(
             serve(
                 host=settings.host,
                 port=settings.http_port,
                 registry=registry,
-                alive={"watches": lambda: "they have ended" if watching.done() else None},
-                ready={"directory": directory.problem},
+                alive=alive,
+                ready=ready,
             )
         )
         await stack.enter_async_context(
@@ -73,8 +93,31 @@ async def _run(settings: GatewaySettings) -> None:
                 host=settings.host,
                 port=settings.port,
                 directory=directory,
-                forwarder=Forwarder(directory=directory, session=session, timeout_sec=settings.timeout_sec),
+                forwarder=Forwarder(
+                    directory=directory,
+                    session=session,
+                    timeout_sec=settings.timeout_sec,
+                    max_in_flight_per_pod=settings.max_in_flight_per_pod,
+                    gateways=settings.gateways,
+                ),
                 body_limit_bytes=settings.body_limit_bytes,
+                access=Access(
+                    keys=keys,
+                    max_in_flight=settings.max_in_flight,
+                    wrong_keys_per_minute=settings.wrong_keys_per_minute,
+                ),
+                limits=ConnectionLimits(
+                    most=settings.max_connections,
+                    idle_sec=settings.idle_timeout_sec,
+                    write_sec=settings.write_timeout_sec,
+                ),
+                cors=Cors(settings.cors_origins),
+                tls=certificate.tls if certificate else None,
             )
         )
         await stop.wait()
+
+
+def _ended(task: asyncio.Task[None]) -> str | None:
+    """What never happens by itself: a bug, which a restart may hide for a while."""
+    return "it has ended" if task.done() else None

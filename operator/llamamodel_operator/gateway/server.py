@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -21,9 +22,13 @@ from llamamodel_operator.core.gateway.errors import (
     body_too_large,
     model_not_found,
 )
-from llamamodel_operator.core.gateway.routes import ServedModel
+from llamamodel_operator.core.gateway.routes import Routes, ServedModel
+from llamamodel_operator.gateway.access import Access
+from llamamodel_operator.gateway.connections import ConnectionLimits, Connections
+from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder, error_response
+from llamamodel_operator.shell.tls import ServingTls
 
 __all__ = ["serve_gateway"]
 
@@ -33,29 +38,30 @@ _MODELS = "/v1/models"
 _PATH = re.compile(r"/v1/[A-Za-z0-9_/-]+")
 """What is passed on although this gateway does not know it: without dots and escapes, as in /v1/../slots."""
 
-_quiet = logging.getLogger(f"{__name__}.http")
-"""aiohttp's own words about clients that send garbage, or vanish: with stack traces, for nobody here."""
-_quiet.setLevel(logging.CRITICAL)
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def serve_gateway(
-    *, host: str, port: int, directory: Directory, forwarder: Forwarder, body_limit_bytes: int
+    *,
+    host: str,
+    port: int,
+    directory: Directory,
+    forwarder: Forwarder,
+    body_limit_bytes: int,
+    access: Access,
+    limits: ConnectionLimits,
+    cors: Cors,
+    tls: ServingTls | None,
 ) -> AsyncIterator[int]:
     """Serves until left; yields the port. Raises OSError where the port is taken."""
-    server = _Server(directory=directory, forwarder=forwarder, body_limit_bytes=body_limit_bytes)
-    runner = web.ServerRunner(
-        web.Server(
-            server.answer,
-            access_log=None,
-            handler_cancellation=True,  # a client that goes away has its generation ended
-            logger=_quiet,
-        )
+    server = _Server(
+        directory=directory, forwarder=forwarder, body_limit_bytes=body_limit_bytes, access=access, cors=cors
     )
+    runner = web.ServerRunner(Connections(server.answer, limits=limits))
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
         await site.start()
         bound: int = runner.addresses[0][1]
         _log.info("serving models on port %d", bound)
@@ -65,18 +71,39 @@ async def serve_gateway(
 
 
 class _Server:
-    def __init__(self, *, directory: Directory, forwarder: Forwarder, body_limit_bytes: int) -> None:
+    def __init__(
+        self, *, directory: Directory, forwarder: Forwarder, body_limit_bytes: int, access: Access, cors: Cors
+    ) -> None:
         self._directory = directory
         self._forwarder = forwarder
         self._body_limit_bytes = body_limit_bytes
+        self._access = access
+        self._cors = cors
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        response: web.StreamResponse | None
+        request[ANSWER_HEADERS] = self._cors.headers(request)
+        response = self._cors.preflight(request)
+        if response is None:
+            response = await self._admitted(request)
+        if not response.prepared:
+            response.headers.update(request[ANSWER_HEADERS])
+        return response
+
+    async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._answer(request)
+            with self._access.entered(request, self._directory.routes) as visitor:
+                if isinstance(visitor, ApiError):
+                    return error_response(visitor)
+                return await self._answer(request, visitor.routes)
         except ConnectionError:
             raise  # the client is gone
-        except Exception:
-            _log.error("a request failed; this is a bug of the gateway, please report it", exc_info=True)
+        except Exception as error:
+            # Not what it says: that may repeat a part of the request.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error(
+                "a request failed; this is a bug of the gateway, please report it: %r in\n%s", type(error), where
+            )
             return error_response(
                 ApiError(
                     status=500,
@@ -85,20 +112,20 @@ class _Server:
                 )
             )
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if request.method == "GET":
             if path == _MODELS:
-                return _json({"object": "list", "data": [self._shown(*one) for one in self._directory.routes.models()]})
+                return _json({"object": "list", "data": [self._shown(*one) for one in routes.models()]})
             if path.startswith(f"{_MODELS}/"):
-                return self._model(unquote(path.removeprefix(f"{_MODELS}/")))
+                return self._model(unquote(path.removeprefix(f"{_MODELS}/")), routes)
         elif request.method == "POST" and (path in TASKS or _PATH.fullmatch(path)):
             body = await self._body(request)
             if isinstance(body, ApiError):
                 response = error_response(body)
                 response.force_close()  # the rest of the body may still be on its way
                 return response
-            return await self._forwarder.answer(request, path, body)
+            return await self._forwarder.answer(request, path, body, routes=routes)
         known = path in TASKS or path == _MODELS
         return error_response(
             ApiError(
@@ -127,8 +154,7 @@ class _Server:
             )
         return bytes(body)
 
-    def _model(self, name: str) -> web.Response:
-        routes = self._directory.routes
+    def _model(self, name: str, routes: Routes) -> web.Response:
         target = routes.find(name)
         if target is None:
             return error_response(model_not_found(name, names=tuple(routes.names())))

@@ -55,6 +55,41 @@ class GatewaySettings(BaseSettings):
     body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
     """Largest request: images are sent within it."""
 
+    keys_dir: str | None = None
+    """Folder with a file for each API key, as a mounted Secret has them, read again when it changes. Unset: whoever
+    reaches the gateway may use every model."""
+
+    wrong_keys_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Wrong keys that one address may send in a minute, before it is told to wait."""
+
+    tls_dir: str | None = None
+    """Folder with tls.crt and tls.key, as a mounted Secret has them, read again when it changes. Unset: no TLS."""
+
+    cors_origins: Annotated[list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]], Field(max_length=100)] = []
+    """Origins whose pages may use the gateway from a browser, such as https://chat.example.com; * is all. Unset:
+    none."""
+
+    max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    """Requests that one gateway works on at a time; more are refused with 429."""
+
+    max_in_flight_per_pod: Annotated[int | None, Field(ge=1, le=10_000)] = None
+    """Requests that one gateway has at one pod at a time. Unset, and at most: the HTTP threads of the model's server
+    (engine.parallelSlots and engine.queueLimit) without 8, divided by the number of gateways. Set it where the
+    operator's defaults for models lower engine.queueLimit: a gateway sees what the LlamaModel itself says."""
+
+    gateways: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Gateways that send to the same pods: each uses its part of a pod's HTTP threads."""
+
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4000
+    """Connections of clients that are open at a time; more are closed at once."""
+
+    idle_timeout_sec: Annotated[int, Field(ge=1, le=86_400)] = 75
+    """Seconds within which a connection must bring the whole of a request's headers, and that one may be idle. Longer
+    than the 60 s of most proxies, which would else send a request to a connection that is just closing."""
+
+    write_timeout_sec: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """Seconds within which a client must take what was sent to it; one that does not is dropped."""
+
     log_format: Literal["auto", "text", "json"] = "auto"
     """How log lines are written: auto is text on a terminal, else json."""
 

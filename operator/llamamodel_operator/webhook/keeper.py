@@ -19,7 +19,7 @@ from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, expiry,
 from llamamodel_operator.shell.client import ApiError, ClusterClient, Resource
 from llamamodel_operator.shell.leader import LeaseLostError
 from llamamodel_operator.shell.metrics import Metrics
-from llamamodel_operator.webhook.tls import ServingTls, UnusableCertificateError
+from llamamodel_operator.shell.tls import ServingTls, UnusableCertificateError
 
 __all__ = ["SECRETS", "WEBHOOK_CONFIGURATIONS", "CertificateKeeper", "WebhookNames"]
 

@@ -11,10 +11,10 @@ from llamamodel_operator.shell.client import ClusterClient
 from llamamodel_operator.shell.health import Check
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.settings import Settings
+from llamamodel_operator.shell.tls import ServingTls
 from llamamodel_operator.webhook.admission import Review
 from llamamodel_operator.webhook.keeper import CertificateKeeper, WebhookNames
 from llamamodel_operator.webhook.server import serve_reviews
-from llamamodel_operator.webhook.tls import ServingTls
 
 __all__ = ["running_webhook"]
 

@@ -13,8 +13,8 @@ from functools import partial
 from aiohttp import web
 
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.tls import ServingTls
 from llamamodel_operator.webhook.admission import NotAReviewError, Review, answer
-from llamamodel_operator.webhook.tls import ServingTls
 
 __all__ = ["serve_reviews"]
 

@@ -24,7 +24,9 @@ __all__ = [
     "ApiError",
     "body_too_large",
     "bounded",
+    "headers_too_large",
     "invalid_api_key",
+    "malformed_http",
     "model_loading",
     "model_not_found",
     "model_unavailable",
@@ -190,6 +192,31 @@ def body_too_large(*, limit_bytes: int) -> ApiError:
         message=f"The request is larger than {limit_bytes} bytes.",
         type=INVALID_REQUEST,
         code="request_too_large",
+    )
+
+
+def headers_too_large(*, limit_bytes: int) -> ApiError:
+    """A line of the request's head is longer than the gateway takes."""
+    return ApiError(
+        status=431,
+        message=f"The path or a header of the request is larger than {limit_bytes} bytes.",
+        type=INVALID_REQUEST,
+        code="headers_too_large",
+    )
+
+
+def malformed_http(what: str) -> ApiError:
+    """What came is no HTTP.
+
+    Args:
+        what: is wrong with it; of several lines the first counts.
+    """
+    first = what.strip().partition("\n")[0].rstrip(":")
+    return ApiError(
+        status=400,
+        message=bounded(f"The request cannot be read as HTTP: {first}"),
+        type=INVALID_REQUEST,
+        code="malformed_http",
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamamodel_operator.api.conditions import ConditionType
+from llamamodel_operator.api.engine import DEFAULT_PARALLEL_SLOTS, DEFAULT_QUEUE_LIMIT
 from llamamodel_operator.api.spec import Task
 
 __all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
@@ -28,6 +29,7 @@ class ServedModel:
         reason, message: of its condition Ready.
         context_tokens: of all slots together; None where it is not settled.
         startup_timeout_sec: that a pod may take to load; None where it is not settled.
+        http_threads: of each of its servers: as many requests may be at one at a time.
     """
 
     namespace: str
@@ -42,6 +44,7 @@ class ServedModel:
     message: str = ""
     context_tokens: int | None = None
     startup_timeout_sec: int | None = None
+    http_threads: int = DEFAULT_PARALLEL_SLOTS + DEFAULT_QUEUE_LIMIT
 
     @property
     def full_name(self) -> str:
@@ -141,7 +144,14 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         message=ready.get("message") or "",
         context_tokens=_number((spec.get("engine") or {}).get("contextSize")) or _number(settled.get("contextSize")),
         startup_timeout_sec=_number(spec.get("startupTimeoutSec")) or _number(settled.get("startupTimeoutSec")),
+        http_threads=_http_threads(spec.get("engine") or {}),
     )
+
+
+def _http_threads(engine: Mapping[str, Any]) -> int:
+    """As `EngineSpec.settled_http_threads` has it."""
+    slots, limit = _number(engine.get("parallelSlots")), _number(engine.get("queueLimit"))
+    return (slots or DEFAULT_PARALLEL_SLOTS) + (limit or DEFAULT_QUEUE_LIMIT)
 
 
 def _number(value: object) -> int | None:

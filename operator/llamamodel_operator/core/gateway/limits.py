@@ -1,0 +1,68 @@
+"""Limits of requests: how many a minute by a token bucket, and how many wrong keys from an address. Time is given."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import OrderedDict
+
+__all__ = ["TokenBucket", "WrongKeys"]
+
+_MINUTE_SEC = 60.0
+_IPV6_PREFIX = 64
+"""Who has one address of IPv6 has all with this prefix."""
+
+
+class TokenBucket:
+    """So many a minute, which may come at once; then one whenever its part of a minute has passed."""
+
+    __slots__ = ("_at", "_most", "_tokens")
+
+    def __init__(self, per_minute: int, *, now: float) -> None:
+        """`now`: seconds of a clock that never goes back."""
+        self._most = per_minute
+        self._tokens = float(per_minute)
+        self._at = now
+
+    def take(self, *, now: float) -> int:
+        """Takes one, and gives 0; where there is none, gives the whole seconds until there will be."""
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._most / _MINUTE_SEC)
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0
+        return max(1, math.ceil((1 - self._tokens) * _MINUTE_SEC / self._most))
+
+
+class WrongKeys:
+    """How often each address has shown a wrong key. Of many addresses those that were quiet longest are forgotten."""
+
+    def __init__(self, per_minute: int, *, most_addresses: int) -> None:
+        self._per_minute = per_minute
+        self._most_addresses = most_addresses
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def note(self, address: str | None, *, now: float) -> int:
+        """One more; 0, or seconds until the next may be tried.
+
+        Args:
+            address: of the client; None where it is not known.
+        """
+        origin = _origin(address)
+        bucket = self._buckets.pop(origin, None) or TokenBucket(self._per_minute, now=now)
+        self._buckets[origin] = bucket
+        if len(self._buckets) > self._most_addresses:
+            self._buckets.popitem(last=False)
+        return bucket.take(now=now)
+
+
+def _origin(address: str | None) -> str:
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))

@@ -1,0 +1,124 @@
+"""The connections of clients: how many, how long one may take over its headers and over its answers, and what one is
+told that does not speak HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from llamamodel_operator.core.gateway.errors import headers_too_large, malformed_http
+from llamamodel_operator.gateway.forwarding import error_response
+
+__all__ = ["ConnectionLimits", "Connections"]
+
+_LINE_BYTES = 8190
+"""The longest line of a request, and the longest header."""
+_MOST_HEADERS = 128
+
+_quiet = logging.getLogger(f"{__name__}.http")
+"""aiohttp's own words about clients that send garbage, or vanish: with stack traces, for nobody here."""
+_quiet.setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionLimits:
+    """Attributes:
+    most: connections that are open; more are closed at once.
+    idle_sec: that a connection may be without a whole request's headers: at its beginning, and between requests.
+    write_sec: within which a client must take what was sent to it.
+    """
+
+    most: int = 4000
+    idle_sec: int = 75
+    write_sec: int = 60
+
+
+class Connections(web.Server):
+    """Makes one for each client."""
+
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, limits: ConnectionLimits
+    ) -> None:
+        super().__init__(handler, handler_cancellation=True)  # a client that goes away has its generation ended
+        self.limits = limits
+        self.open = 0
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self)
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("_counted", "_server", "_slow", "_wire")
+
+    def __init__(self, server: Connections) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=server.limits.idle_sec,  # counts from the connection's beginning as well
+            access_log=None,  # type: ignore[arg-type]  # off
+            logger=_quiet,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_LINE_BYTES,
+            max_headers=_MOST_HEADERS,
+        )
+        self._server = server
+        self._wire: asyncio.Transport | None = None
+        self._slow: asyncio.TimerHandle | None = None
+        self._counted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)
+        if self._server.open >= self._server.limits.most:
+            self._wire.abort()
+            return
+        self._server.open += 1
+        self._counted = True
+        # So that writing pauses as soon as anything is left over, and `resume_writing` means that all was taken.
+        self._wire.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._counted:
+            self._server.open -= 1
+        self._clear()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._slow = self._loop.call_later(self._server.limits.write_sec, self._drop)
+
+    def resume_writing(self) -> None:
+        self._clear()
+        super().resume_writing()
+
+    def _drop(self) -> None:
+        if self._wire is not None:
+            self._wire.abort()  # what the client has not taken by now is given up
+
+    def _clear(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        if isinstance(exc, LineTooLong):
+            error = headers_too_large(limit_bytes=_LINE_BYTES)
+        else:
+            error = malformed_http(exc.message)
+        response = error_response(error)
+        response.force_close()
+        return response

@@ -1,0 +1,256 @@
+"""Clients that are slow, many, of other origins, or speak no HTTP; and the certificate that clients see."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llamamodel_operator.core.gateway.routes import ServedModel
+from llamamodel_operator.gateway.certificate import MountedCertificate
+from llamamodel_operator.gateway.connections import ConnectionLimits
+from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, renewed
+from support.gateway import FakeServer, GivenDirectory, Say, running_gateway
+
+from .test_gateway import error_of, raw, stream, whole
+
+pytestmark = pytest.mark.real_time
+
+CHAT = "/v1/chat/completions"
+ASKING = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
+MODEL = ServedModel(namespace="a", name="chat", served_name="chat", phase="Ready")
+PATIENCE_SEC = 30
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+
+
+@contextmanager
+def gateway(say: Say | None = None, **more: Any) -> Iterator[tuple[httpx.URL, FakeServer]]:
+    pod = FakeServer(say or whole(200, "{}"))
+    try:
+        with running_gateway(GivenDirectory([MODEL], {"a/chat": [pod.address]}), **more) as url:
+            yield httpx.URL(url), pod
+    finally:
+        pod.end()
+
+
+def connect(url: httpx.URL) -> socket.socket:
+    return socket.create_connection((url.host, url.port or 0), timeout=PATIENCE_SEC)
+
+
+def get(url: httpx.URL, path: str, **more: Any) -> httpx.Response:
+    return httpx.get(url.join(path), timeout=PATIENCE_SEC, trust_env=False, **more)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side ends it, having said nothing; waits for it."""
+    with suppress(ConnectionError):
+        return connection.recv(1) == b""
+    return True
+
+
+def drip(connection: socket.socket) -> None:
+    """Raises ConnectionError as soon as it is closed."""
+    for _ in range(50 * PATIENCE_SEC):
+        connection.sendall(b"y")
+        time.sleep(0.02)
+
+
+# --- slow ones
+
+
+def test_headers_that_come_byte_by_byte_end_with_the_connection() -> None:
+    with gateway(limits=ConnectionLimits(idle_sec=1)) as (url, pod), connect(url) as connection:
+        connection.sendall(HEAD + b"X: ")
+        with pytest.raises(ConnectionError):
+            drip(connection)
+    assert pod.asked == []
+
+
+def test_a_connection_that_is_idle_is_closed_before_and_after_a_request() -> None:
+    with gateway(limits=ConnectionLimits(idle_sec=1)) as (url, _):
+        with connect(url) as connection:
+            assert is_closed(connection)
+        with connect(url) as connection:
+            connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            connection.sendall(b"GET /v1/models HTTP/1.1\r\n")
+            assert is_closed(connection)
+
+
+def test_a_request_that_takes_longer_than_a_connection_may_be_idle_is_answered() -> None:
+    def later(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        time.sleep(2)
+        whole(200, "{}")(handler, body)
+
+    with gateway(later, limits=ConnectionLimits(idle_sec=1)) as (url, _):
+        asked = httpx.post(url.join(CHAT), json=ASKING, timeout=PATIENCE_SEC, trust_env=False)
+    assert asked.status_code == 200
+
+
+def test_a_client_that_does_not_read_its_stream_is_dropped_and_the_pod_is_told() -> None:
+    event = "data: " + "x" * 60_000 + "\n\n"
+    with gateway(stream(*[event] * 2_000), limits=ConnectionLimits(write_sec=1)) as (url, pod):
+        with connect(url) as connection:  # and reads nothing
+            body = b'{"model": "chat", "stream": true}'
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert pod.gone.wait(PATIENCE_SEC), "120 MB were not taken, and not kept either"
+        assert get(url, "/v1/models").status_code == 200
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_stream() -> None:
+    events = ["data: " + "x" * 60_000 + "\n\n"] * 60
+    with (
+        gateway(stream(*events), limits=ConnectionLimits(write_sec=PATIENCE_SEC)) as (url, _),
+        httpx.stream("POST", url.join(CHAT), json=ASKING, timeout=PATIENCE_SEC, trust_env=False) as response,
+    ):
+        total = 0
+        for piece in response.iter_raw():
+            total += len(piece)
+            time.sleep(0.005)
+    assert total == sum(map(len, events))
+
+
+# --- many
+
+
+def test_more_connections_than_allowed_are_closed_and_places_are_given_back() -> None:
+    with gateway(limits=ConnectionLimits(most=2)) as (url, _):
+        with connect(url) as one, connect(url) as two:
+            for held in (one, two):
+                held.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert held.recv(65_536).startswith(b"HTTP/1.1 200")
+            with connect(url) as third:
+                assert is_closed(third)
+        until, answered = time.monotonic() + PATIENCE_SEC, False
+        while not answered and time.monotonic() < until:
+            with suppress(httpx.TransportError):
+                answered = get(url, "/v1/models").status_code == 200
+        assert answered
+
+
+# --- what is no HTTP
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (HEAD + b"X: " + b"x" * 9_000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "headers_too_large"),
+        (HEAD + b"".join(b"X%d: y\r\n" % number for number in range(200)) + b"\r\n", 400, "malformed_http"),
+        (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "malformed_http"),
+        (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "malformed_http"),
+        (b"\x16\x03\x01\x00\xff\r\n\r\n", 400, "malformed_http"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "malformed_http"),
+        (b"\x00" * 100, 400, "malformed_http"),
+    ],
+    ids=["header", "path", "number of headers", "two lengths", "length and chunks", "TLS", "version", "zeros"],
+)
+def test_what_is_no_http_is_told_so_in_openais_form(sent: bytes, status: int, code: str) -> None:
+    with gateway() as (url, pod):
+        head, _, body = raw(str(url).rstrip("/"), sent).partition(b"\r\n\r\n")
+        assert get(url, "/v1/models").status_code == 200, "nobody else is affected"
+    assert head.startswith(b"HTTP/1.0 %d " % status) or head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/json" in head
+    error = error_of(httpx.Response(status, content=body))
+    assert error["code"] == code
+    assert len(error["message"]) < 300
+    assert pod.asked == []
+
+
+# --- other origins
+
+PAGE = {"Origin": "https://chat.example.com"}
+QUESTION = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
+
+
+def test_a_page_of_an_allowed_origin_may_ask_and_read() -> None:
+    with gateway(stream("data: {}\n\n"), origins=[PAGE["Origin"]]) as (url, _):
+        asked = httpx.options(url.join(CHAT), headers=PAGE | QUESTION, trust_env=False)
+        answers = [
+            httpx.post(url.join(CHAT), json=ASKING, headers=PAGE, trust_env=False),
+            httpx.post(url.join(CHAT), json={}, headers=PAGE, trust_env=False),
+            get(url, "/v1/models", headers=PAGE),
+        ]
+    assert asked.status_code == 204
+    assert asked.headers["access-control-allow-methods"] == "GET, POST"
+    assert asked.headers["access-control-allow-headers"] == "authorization,x-stainless-os"
+    assert [answer.status_code for answer in answers] == [200, 400, 200]
+    for answer in (asked, *answers):
+        assert answer.headers["access-control-allow-origin"] == PAGE["Origin"]
+        assert answer.headers["vary"] == "Origin"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origins", [(), ("https://other.example.com",)])
+def test_a_page_of_another_origin_may_not(origins: tuple[str, ...]) -> None:
+    with gateway(origins=origins) as (url, pod):
+        asked = httpx.options(url.join(CHAT), headers=PAGE | QUESTION, trust_env=False)
+        listed = get(url, "/v1/models", headers=PAGE)
+    assert asked.status_code == 405
+    assert listed.status_code == 200
+    assert not [name for answer in (asked, listed) for name in answer.headers if name.startswith("access-control")]
+    assert pod.asked == []
+
+
+def test_all_origins_may_be_allowed() -> None:
+    with gateway(origins=["*"]) as (url, _):
+        answer = get(url, "/v1/models", headers=PAGE)
+        assert answer.headers["access-control-allow-origin"] == PAGE["Origin"]
+        assert "access-control-allow-origin" not in get(url, "/v1/models").headers
+
+
+# --- TLS
+
+
+def files() -> dict[str, bytes]:
+    made = renewed({}, names=["localhost"], now=datetime.now(UTC), life=timedelta(days=1), published=None)
+    assert made is not None
+    return dict(made.data)
+
+
+def write(folder: Path, content: dict[str, bytes]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in (CERTIFICATE, KEY):
+        (folder / name).write_bytes(content[name])
+
+
+def status(url: httpx.URL, authority: bytes) -> int:
+    trusted = ssl.create_default_context(cadata=authority.decode())
+    return httpx.get(url.copy_with(host="localhost").join("/v1/models"), verify=trusted, trust_env=False).status_code
+
+
+def test_a_certificate_is_renewed_while_it_serves_and_a_wrong_one_is_not_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = files(), files()
+    folder = tmp_path / "tls"
+    certificate = MountedCertificate(str(folder))
+    certificate.mounted.look()
+    assert certificate.problem() is not None
+    write(folder, first)
+    certificate.mounted.look()
+    assert certificate.problem() is None
+    with gateway(tls=certificate.tls) as (url, _):
+        assert status(url, first[CA]) == 200
+        write(folder, {**second, KEY: first[KEY]})
+        certificate.mounted.look()
+        assert "expected one in PEM with its key" in caplog.text
+        assert status(url, first[CA]) == 200
+        (folder / KEY).unlink()
+        certificate.mounted.look()
+        assert "found no tls.key" in caplog.text
+        assert status(url, first[CA]) == 200
+        write(folder, second)
+        certificate.mounted.look()
+        assert status(url, second[CA]) == 200
+        with pytest.raises(httpx.ConnectError):
+            status(url, first[CA])
