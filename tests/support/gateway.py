@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
+from llamamodel_operator.core.gateway.waits import WaitLimits
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder, new_session
 from llamamodel_operator.gateway.server import serve_gateway
@@ -23,14 +24,31 @@ class GivenDirectory(Directory):
         super().__init__()
         self.routes = build_routes(models)
         self.given = dict(addresses)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The gateway's; None before it has looked."""
+
+    def give(self, addresses: Mapping[str, Sequence[str]], *, models: Sequence[ServedModel] | None = None) -> None:
+        """Changes what is known, as a watch does: who waits is told."""
+        if models is not None:
+            self.routes = build_routes(models)
+        self.given = dict(addresses)
+        assert self.loop is not None, "nobody waits: the gateway has not asked for addresses yet"
+        self.loop.call_soon_threadsafe(self._tell)
 
     def addresses(self, model: ServedModel) -> tuple[str, ...]:
+        self.loop = asyncio.get_running_loop()
         return tuple(self.given.get(model.full_name, ()))
 
 
 @contextmanager
-def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_bytes: int = 1 << 20) -> Iterator[str]:
-    """Its URL; it runs in a thread with an event loop of its own."""
+def running_gateway(
+    directory: Directory,
+    *,
+    timeout_sec: int = 60,
+    body_limit_bytes: int = 1 << 20,
+    waits: WaitLimits | None = None,
+) -> Iterator[str]:
+    """Its URL; it runs in a thread with an event loop of its own. Nobody waits for a model unless `waits` lets them."""
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     ports: list[int] = []
 
@@ -41,7 +59,7 @@ def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_b
                 host="127.0.0.1",
                 port=0,
                 directory=directory,
-                forwarder=Forwarder(directory=directory, session=session, timeout_sec=timeout_sec),
+                forwarder=Forwarder(directory=directory, session=session, timeout_sec=timeout_sec, waits=waits),
                 body_limit_bytes=body_limit_bytes,
             ) as port,
         ):

@@ -17,23 +17,22 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
-from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.spec import Task
-from llamamodel_operator.api.status import Phase
 from llamamodel_operator.core.gateway.errors import (
     INVALID_REQUEST,
     ApiError,
-    model_loading,
     model_not_found,
-    model_unavailable,
     timed_out,
     upstream_died,
     wrong_task,
 )
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
-from llamamodel_operator.core.gateway.routes import ServedModel, Target
+from llamamodel_operator.core.gateway.routes import Target
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
+from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.replies import EarlyStream, error_response
+from llamamodel_operator.gateway.waiting import WaitingRoom
 
 __all__ = ["TASKS", "Forwarder", "error_response", "new_session"]
 
@@ -55,8 +54,6 @@ TASKS: Mapping[str, Task | None] = {
 _CONNECT_SEC = 5.0
 _KEEP_SEC = 3.0
 """llama-server closes a connection that is idle for 5 s; a request on one that it is just closing would be lost."""
-_LOADING_RETRY_SEC = 10
-"""Where nobody knows how long a model takes to load."""
 _BUSY_RETRY_SEC = 2
 _STALE_CONNECTIONS = 3
 """That one request may meet: all that were kept are closed at about the same time."""
@@ -64,7 +61,7 @@ _NOT_PASSED_ON = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
         *("host", "content-length", "content-encoding", "accept-encoding"),
-        *("authorization", "proxy-authorization", "x-api-key", "cookie"),
+        *("authorization", "proxy-authorization", "x-api-key", "cookie", WAIT_HEADER),
     )
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
@@ -72,7 +69,6 @@ what a client shows to the gateway alone."""
 _AT_ONCE_BYTES = 1 << 16
 """Shorter answers are read whole before they are passed on."""
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
-_REASONS = frozenset(Reason)
 _WHOLE_EVENT = b"\n\n"
 _LONGEST_EVENT_BYTES = 1 << 20
 
@@ -120,14 +116,25 @@ async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: ob
 class Forwarder:
     """Sends requests on. Lives in one event loop."""
 
-    def __init__(self, *, directory: Directory, session: aiohttp.ClientSession, timeout_sec: int) -> None:
-        """`timeout_sec`: within which each piece of an answer must come."""
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        session: aiohttp.ClientSession,
+        timeout_sec: int,
+        waits: WaitLimits | None = None,
+    ) -> None:
+        """Args:
+        timeout_sec: within which each piece of an answer must come.
+        waits: for models that have no pod yet; None: no request waits.
+        """
         self._directory = directory
         self._session = session
         self._timeout_sec = timeout_sec
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC, sock_read=timeout_sec)
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
+        self._waiting_room = WaitingRoom(directory=directory, limits=waits or WaitLimits(longest_sec=0))
 
     async def answer(self, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         """The answer to a POST; has been sent where it is a stream.
@@ -147,6 +154,26 @@ class Forwarder:
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
+        if self._directory.addresses(model):
+            return await self._forward(request, path, body, document, target)
+        stream = EarlyStream(request, path=path)
+        commented = stream if task is Task.GENERATE and document.get("stream") is True else None
+        waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
+        if isinstance(waited, ApiError):
+            return await stream.end(error_response(waited))
+        return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
+
+    async def _forward(
+        self,
+        request: web.BaseRequest,
+        path: str,
+        body: bytes,
+        document: Mapping[str, Any],
+        target: Target,
+        begun: web.StreamResponse | None = None,
+    ) -> web.StreamResponse:
+        """The answer of one of the model's pods, in the stream that may have begun."""
+        model = target.model
         if target.adapter is not None:
             body = _with_adapter(document, target)
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
@@ -154,13 +181,13 @@ class Forwarder:
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
-                return error_response(_nobody(model, name) if not tried else upstream_died())
+                return error_response(upstream_died())
             self._turn += 1
             address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
             with self._taken(address):
                 for _ in range(_STALE_CONNECTIONS):
                     try:
-                        return await self._ask(request, body, address, asked)
+                        return await self._ask(request, body, address, asked, begun)
                     except _StaleError:
                         continue
                     except _NotTakenError:
@@ -190,7 +217,14 @@ class Forwarder:
             if not self._in_flight[address]:
                 del self._in_flight[address]
 
-    async def _ask(self, request: web.BaseRequest, body: bytes, address: str, asked: Asked) -> web.StreamResponse:
+    async def _ask(
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        address: str,
+        asked: Asked,
+        begun: web.StreamResponse | None,
+    ) -> web.StreamResponse:
         """The answer of one pod.
 
         Raises:
@@ -221,23 +255,27 @@ class Forwarder:
         async with upstream:
             if upstream.status >= 400:
                 return error_response(translate(upstream.status, await _beginning(upstream), asked=asked))
-            return await self._pass_on(request, upstream, asked)
+            return await self._pass_on(request, upstream, asked, begun)
 
     async def _pass_on(
-        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, asked: Asked
+        self,
+        request: web.BaseRequest,
+        upstream: aiohttp.ClientResponse,
+        asked: Asked,
+        begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("Content-Type", "").startswith("text/event-stream")
         headers = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
         pieces = self._pieces(upstream)
-        if not events and (upstream.content_length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
+        if not events and (begun is not None or (upstream.content_length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES):
             # One write, not three; what broke off is an error that can still be told.
             try:
                 whole = b"".join([piece async for piece in pieces])
             except _BrokenOffError as broken:
                 return error_response(broken.error)
             return web.Response(status=upstream.status, body=whole, headers=headers)
-        response = web.StreamResponse(status=upstream.status, headers=headers)
+        response = web.StreamResponse(status=upstream.status, headers=headers) if begun is None else begun
         if upstream.content_length is not None and not events:
             response.content_length = upstream.content_length
         await response.prepare(request)
@@ -265,24 +303,6 @@ class Forwarder:
             except aiohttp.ClientError:
                 raise _BrokenOffError(upstream_died()) from None
             yield piece
-
-
-def error_response(error: ApiError) -> web.Response:
-    """An error before anything was sent."""
-    return web.Response(
-        status=error.status,
-        body=orjson.dumps(error.body()),
-        headers=error.headers(),
-        content_type="application/json",
-    )
-
-
-def _nobody(model: ServedModel, name: str) -> ApiError:
-    """Why no pod takes the request."""
-    if model.phase in ("", Phase.PENDING, Phase.LOADING, Phase.UPDATING, Phase.READY):
-        return model_loading(name, retry_after_sec=_LOADING_RETRY_SEC)
-    reason = Reason(model.reason) if model.reason in _REASONS else Reason.STARTING
-    return model_unavailable(name, reason=reason, message=model.message)
 
 
 def _with_adapter(document: Mapping[str, Any], target: Target) -> bytes:

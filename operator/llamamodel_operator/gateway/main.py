@@ -13,6 +13,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from llamamodel_operator import __version__
+from llamamodel_operator.core.gateway.waits import WaitLimits
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder, new_session
 from llamamodel_operator.gateway.server import serve_gateway
@@ -71,7 +72,16 @@ async def _run(settings: GatewaySettings) -> None:
                 host=settings.host,
                 port=settings.port,
                 directory=directory,
-                forwarder=Forwarder(directory=directory, session=session, timeout_sec=settings.timeout_sec),
+                forwarder=Forwarder(
+                    directory=directory,
+                    session=session,
+                    timeout_sec=settings.timeout_sec,
+                    waits=WaitLimits(
+                        longest_sec=settings.wait_sec,
+                        per_model=settings.wait_per_model,
+                        total=settings.wait_total,
+                    ),
+                ),
                 body_limit_bytes=settings.body_limit_bytes,
             )
         )

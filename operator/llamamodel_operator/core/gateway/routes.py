@@ -28,6 +28,8 @@ class ServedModel:
         reason, message: of its condition Ready.
         context_tokens: of all slots together; None where it is not settled.
         startup_timeout_sec: that a pod may take to load; None where it is not settled.
+        progressing: whether the operator expects it to get further without anybody doing anything.
+        startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
     """
 
     namespace: str
@@ -42,6 +44,8 @@ class ServedModel:
     message: str = ""
     context_tokens: int | None = None
     startup_timeout_sec: int | None = None
+    progressing: bool = False
+    startup_deadline: str = ""
 
     @property
     def full_name(self) -> str:
@@ -82,6 +86,14 @@ class Routes:
         if model is None or adapter not in model.adapters:
             return None
         return Target(model=model, adapter=model.adapters.index(adapter))
+
+    def again(self, target: Target) -> Target | None:
+        """The same LlamaModel and adapter as they are now, whatever became of the name; None where they are gone."""
+        model = self.by_name.get(target.model.full_name)
+        if model is None or target.adapter is None:
+            return Target(model=model) if model else None
+        adapter = target.model.adapters[target.adapter]
+        return Target(model=model, adapter=model.adapters.index(adapter)) if adapter in model.adapters else None
 
     def names(self) -> Iterator[str]:
         """All names that clients may use, adapters' too, in order."""
@@ -125,7 +137,8 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
     """From an object as the API server has it: its schema was checked there."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
-    ready = next((one for one in conditions if one.get("type") == ConditionType.READY), {})
+    by_type = {one.get("type"): one for one in conditions}
+    ready, progressing = by_type.get(ConditionType.READY, {}), by_type.get(ConditionType.PROGRESSING, {})
     settled = (status.get("engine") or {}).get("settled") or {}
     name = spec.get("servedModelName") or metadata["name"]
     return ServedModel(
@@ -141,6 +154,8 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         message=ready.get("message") or "",
         context_tokens=_number((spec.get("engine") or {}).get("contextSize")) or _number(settled.get("contextSize")),
         startup_timeout_sec=_number(spec.get("startupTimeoutSec")) or _number(settled.get("startupTimeoutSec")),
+        progressing=progressing.get("status") == "True",
+        startup_deadline=status.get("startupDeadline") or "",
     )
 
 
