@@ -28,6 +28,7 @@ from llamamodel_operator.core.gateway.errors import (
 )
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
 from llamamodel_operator.core.gateway.routes import Target
+from llamamodel_operator.core.gateway.shaping import refusal_of
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.directory import Directory
@@ -154,6 +155,8 @@ class Forwarder:
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
+        if task is Task.GENERATE and (refusal := refusal_of(document, model)):
+            return error_response(refusal)
         if self._directory.addresses(model):
             return await self._forward(request, path, body, document, target)
         stream = EarlyStream(request, path=path)

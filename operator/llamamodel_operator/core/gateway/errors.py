@@ -25,6 +25,8 @@ __all__ = [
     "body_too_large",
     "bounded",
     "invalid_api_key",
+    "invalid_grammar",
+    "invalid_json_schema",
     "model_loading",
     "model_not_found",
     "model_unavailable",
@@ -180,6 +182,37 @@ def tools_with_grammar() -> ApiError:
         type=INVALID_REQUEST,
         code="tools_with_grammar",
         param="tools",
+    )
+
+
+def invalid_grammar(problem: str) -> ApiError:
+    """The grammar of the request is none that llama-server takes, or gets to an end with.
+
+    Args:
+        problem: with the place in the grammar.
+    """
+    return ApiError(
+        status=400,
+        message=bounded(f"The grammar cannot be used: {problem}"),
+        type=INVALID_REQUEST,
+        code="invalid_grammar",
+        param="grammar",
+    )
+
+
+def invalid_json_schema(problem: str, *, param: str) -> ApiError:
+    """The same of a JSON schema.
+
+    Args:
+        problem: with the place in the schema.
+        param: the field of the request that has it.
+    """
+    return ApiError(
+        status=400,
+        message=bounded(f"The JSON schema cannot be used: {problem}"),
+        type=INVALID_REQUEST,
+        code="invalid_json_schema",
+        param=param,
     )
 
 

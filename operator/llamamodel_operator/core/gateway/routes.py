@@ -30,6 +30,7 @@ class ServedModel:
         startup_timeout_sec: that a pod may take to load; None where it is not settled.
         progressing: whether the operator expects it to get further without anybody doing anything.
         startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
+        grammar: whether its servers hold every answer to a grammar.
     """
 
     namespace: str
@@ -46,6 +47,7 @@ class ServedModel:
     startup_timeout_sec: int | None = None
     progressing: bool = False
     startup_deadline: str = ""
+    grammar: bool = False
 
     @property
     def full_name(self) -> str:
@@ -156,6 +158,7 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         startup_timeout_sec=_number(spec.get("startupTimeoutSec")) or _number(settled.get("startupTimeoutSec")),
         progressing=progressing.get("status") == "True",
         startup_deadline=status.get("startupDeadline") or "",
+        grammar=bool(spec.get("grammar")),
     )
 
 
