@@ -1,7 +1,8 @@
 """One request, from its last byte to the last byte of its answer: whom it is for, what is changed on the way, and what
 becomes of errors.
 
-Requests are passed on byte for byte, unless a LoRA adapter was asked for. Answers are passed on as they come.
+Requests are passed on byte for byte, unless something is put in (core/gateway/shaping.py). Answers are passed on as
+they come.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from llamamodel_operator.core.gateway.errors import (
 )
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
 from llamamodel_operator.core.gateway.routes import Target
-from llamamodel_operator.core.gateway.shaping import refusal_of
+from llamamodel_operator.core.gateway.shaping import refusal_of, shaped
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.directory import Directory
@@ -46,6 +47,7 @@ TASKS: Mapping[str, Task | None] = {
     "/infill": Task.GENERATE,
     "/v1/embeddings": Task.EMBED,
     "/v1/rerank": Task.RERANK,
+    "/v1/reranking": Task.RERANK,
     "/tokenize": None,
     "/detokenize": None,
     "/apply-template": None,
@@ -177,8 +179,9 @@ class Forwarder:
     ) -> web.StreamResponse:
         """The answer of one of the model's pods, in the stream that may have begun."""
         model = target.model
-        if target.adapter is not None:
-            body = _with_adapter(document, target)
+        sent = shaped(document, path=path, target=target)
+        if sent is not document:
+            body = orjson.dumps(sent)
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried = beginning_of(document), set[str]()
         while True:
@@ -306,12 +309,6 @@ class Forwarder:
             except aiohttp.ClientError:
                 raise _BrokenOffError(upstream_died()) from None
             yield piece
-
-
-def _with_adapter(document: Mapping[str, Any], target: Target) -> bytes:
-    """The same request with this adapter alone, at its full strength: those that are not named have none."""
-    scales = [{"id": index, "scale": float(index == target.adapter)} for index in range(len(target.model.adapters))]
-    return orjson.dumps({**document, "lora": scales})
 
 
 async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[bytes]:

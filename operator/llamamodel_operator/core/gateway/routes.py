@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamamodel_operator.api.conditions import ConditionType
+from llamamodel_operator.api.findings import FindingCode
 from llamamodel_operator.api.spec import Task
 
 __all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
@@ -31,6 +32,9 @@ class ServedModel:
         progressing: whether the operator expects it to get further without anybody doing anything.
         startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
         grammar: whether its servers hold every answer to a grammar.
+        stop: texts at which an answer ends where the request names none: its servers do not know them.
+        max_tokens: of an answer where the request says nothing; -1: no limit; None: the LlamaModel says nothing.
+        system_prompt: of a conversation without one, where its servers do not put it in themselves; else empty.
     """
 
     namespace: str
@@ -48,6 +52,9 @@ class ServedModel:
     progressing: bool = False
     startup_deadline: str = ""
     grammar: bool = False
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    system_prompt: str = ""
 
     @property
     def full_name(self) -> str:
@@ -142,6 +149,7 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
     by_type = {one.get("type"): one for one in conditions}
     ready, progressing = by_type.get(ConditionType.READY, {}), by_type.get(ConditionType.PROGRESSING, {})
     settled = (status.get("engine") or {}).get("settled") or {}
+    defaults = spec.get("requestDefaults") or {}
     name = spec.get("servedModelName") or metadata["name"]
     return ServedModel(
         namespace=metadata["namespace"],
@@ -159,7 +167,17 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         progressing=progressing.get("status") == "True",
         startup_deadline=status.get("startupDeadline") or "",
         grammar=bool(spec.get("grammar")),
+        stop=tuple(defaults.get("stop") or ()),
+        max_tokens=_number(defaults.get("max_tokens")),
+        system_prompt=_system_prompt(spec, status),
     )
+
+
+def _system_prompt(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """The one that the operator could not put into the chat template. Prompts in ConfigMaps cannot be read here."""
+    findings: Sequence[Mapping[str, Any]] = status.get("findings") or ()
+    unused = any(finding.get("code") == FindingCode.SYSTEM_PROMPT_UNUSED for finding in findings)
+    return (spec.get("systemPrompt") or {}).get("inline") or "" if unused else ""
 
 
 def _number(value: object) -> int | None:
