@@ -870,3 +870,17 @@ def test_one_pod_of_several_gateways_may_be_evicted_at_a_time() -> None:
     several = render('{"gateway": {"enabled": true}}').one("PodDisruptionBudget", GATEWAY)
     assert several["spec"]["maxUnavailable"] == 1
     assert render('{"gateway": {"enabled": true, "replicas": 1}}').names("PodDisruptionBudget") == []
+
+
+def test_waits_at_the_gateway_are_bounded_as_the_values_say() -> None:
+    def waits(values: str) -> dict[str, str]:
+        [container] = render(values).one("Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"]
+        env = {entry["name"].removeprefix("LLAMAMODEL_GATEWAY_").lower(): entry["value"] for entry in container["env"]}
+        return {name: value for name, value in env.items() if name.startswith("wait_")}
+
+    by_default = {
+        name: str(value) for name, value in GatewaySettings().model_dump().items() if name.startswith("wait_")
+    }
+    assert waits('{"gateway": {"enabled": true}}') == by_default
+    given = '{"gateway": {"enabled": true, "wait": {"seconds": 0, "perModel": 1, "total": 2}}}'
+    assert waits(given) == {"wait_sec": "0", "wait_per_model": "1", "wait_total": "2"}

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import uvloop
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
+from llamamodel_operator.core.gateway.waits import WaitLimits
 from llamamodel_operator.gateway.access import Access
 from llamamodel_operator.gateway.connections import ConnectionLimits
 from llamamodel_operator.gateway.cors import Cors
@@ -33,8 +34,19 @@ class GivenDirectory(Directory):
         super().__init__()
         self.routes = build_routes(models)
         self.given = dict(addresses)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The gateway's; None before it has looked."""
+
+    def give(self, addresses: Mapping[str, Sequence[str]], *, models: Sequence[ServedModel] | None = None) -> None:
+        """Changes what is known, as a watch does: who waits is told."""
+        if models is not None:
+            self.routes = build_routes(models)
+        self.given = dict(addresses)
+        assert self.loop is not None, "nobody waits: the gateway has not asked for addresses yet"
+        self.loop.call_soon_threadsafe(self._tell)
 
     def addresses(self, model: ServedModel) -> tuple[str, ...]:
+        self.loop = asyncio.get_running_loop()
         return tuple(self.given.get(model.full_name, ()))
 
 
@@ -49,8 +61,9 @@ def running_gateway(
     limits: ConnectionLimits | None = None,
     origins: Sequence[str] = (),
     tls: ServingTls | None = None,
+    waits: WaitLimits | None = None,
 ) -> Iterator[str]:
-    """Its URL; it runs in a thread with an event loop of its own."""
+    """Its URL; it runs in a thread with an event loop of its own. Nobody waits for a model unless `waits` lets them."""
     loop, started, stop = uvloop.new_event_loop(), threading.Event(), asyncio.Event()
     ports: list[int] = []
 
@@ -66,6 +79,7 @@ def running_gateway(
                     session=session,
                     timeout_sec=timeout_sec,
                     max_in_flight_per_pod=max_in_flight_per_pod,
+                    waits=waits,
                 ),
                 body_limit_bytes=body_limit_bytes,
                 access=access or Access(),

@@ -223,6 +223,7 @@ def test_a_connection_that_the_server_has_closed_in_the_meantime_loses_no_reques
         ("/v1/..%2fslots", CHAT_BYTES, 404, "not_found", None),
         ("/v1/%2e%2e/lora-adapters", CHAT_BYTES, 404, "not_found", None),
         ("/v1/models", b"{}", 400, None, "model"),
+        ("/v1/completions", b'{"model": "gemma-3", "grammar": "root ::= ("}', 400, "invalid_grammar", "grammar"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong_and_reaches_no_pod(

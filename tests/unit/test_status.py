@@ -211,6 +211,13 @@ def test_the_status_says_what_is_the_matter_with(case: str) -> None:
     assert status.phase is phase
 
 
+def test_until_when_a_model_has_time_to_load_is_a_field_of_its_own_while_it_loads() -> None:
+    model = a_model().with_startup_timeout(90)
+    assert status_of(model, a_pod().loading_since(at("12:00:00"))).startup_deadline == at("12:01:30")
+    assert status_of(model, a_pod()).startup_deadline is None
+    assert status_of(model, a_pod().ready()).startup_deadline is None
+
+
 @pytest.mark.parametrize(
     ("waiting", "said", "reason", "remedy"),
     [

@@ -47,6 +47,16 @@ _OWN: Mapping[str, _Own] = {
         error=errors.tools_with_grammar(),
         about="tools, where the LlamaModel has a grammar; llama-server itself would answer 200",
     ),
+    "invalid_grammar": _Own(
+        error=errors.invalid_grammar("line 1, column 13: found {3,2}, expected the larger number last: swap them"),
+        about="a grammar of up to 2,048 characters that llama-server would refuse, or not get to an end with",
+    ),
+    "invalid_json_schema": _Own(
+        error=errors.invalid_json_schema(
+            "at #: found minLength 3 above maxLength 2: no answer could keep to both", param="response_format"
+        ),
+        about="the same of a JSON schema of up to 500 values",
+    ),
     "body_too_large": _Own(error=errors.body_too_large(limit_bytes=1048576), about="more than the gateway takes"),
     "headers_too_large": _Own(
         error=errors.headers_too_large(limit_bytes=8190), about="a path or a header is longer than the gateway takes"

@@ -230,6 +230,8 @@ class LlamaModelStatus(ApiModel):
     """The metadata.generation that this status speaks of."""
     phase: Phase | None = None
     """One word for people; programs use the conditions."""
+    startup_deadline: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Until when the pod that loads the model has time to answer; absent where none loads."""
     replicas: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
     """Pods that exist."""
     ready_replicas: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0

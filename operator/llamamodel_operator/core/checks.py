@@ -37,12 +37,14 @@ class Verdict:
 
     Attributes:
         moving: whether it gets further without anybody doing anything.
+        deadline: RFC 3339, by which the pod that loads the model must answer; None where none does.
     """
 
     reason: Reason
     message: str
     phase: Phase
     moving: bool = False
+    deadline: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +380,7 @@ def loading(now: Situation) -> Verdict | None:
                 message=f"pod {pod.name} loads the model, it has until {deadline}",
                 phase=Phase.UPDATING if now.ready_count else Phase.LOADING,
                 moving=True,
+                deadline=deadline,
             )
     return None
 

@@ -50,6 +50,7 @@ def make_status(model: LlamaModel, *, plan: Plan, observed: Observed, now: datet
     status = LlamaModelStatus(
         observed_generation=model.generation,
         phase=verdict.phase,
+        startup_deadline=verdict.deadline,
         replicas=len(situation.pods),
         ready_replicas=situation.ready_count,
         selector=",".join(f"{key}={value}" for key, value in selector(plan.name).items()),

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from llamamodel_operator.core.gateway.errors import headers_too_large, malformed_http
-from llamamodel_operator.gateway.forwarding import error_response
+from llamamodel_operator.gateway.replies import error_response
 
 __all__ = ["ConnectionLimits", "Connections"]
 

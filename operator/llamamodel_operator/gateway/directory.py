@@ -31,6 +31,7 @@ class Directory:
         self._bare_namespaces = bare_namespaces
         self.routes = Routes()
         self._addresses: Mapping[str, tuple[str, ...]] = {}
+        self._changed = asyncio.Event()
         self._models: list[ObjectWatch[ServedModel]] = []
         self._slices: list[ObjectWatch[Slice]] = []
         for namespace in namespaces or (None,):
@@ -66,6 +67,14 @@ class Directory:
             return None
         return "LlamaModels and EndpointSlices have not been read yet, or may not be"
 
+    async def change(self) -> None:
+        """Until names or addresses are others than now."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     @property
     def _watches(self) -> tuple[ObjectWatch[Any], ...]:
         return (*self._models, *self._slices)
@@ -77,6 +86,7 @@ class Directory:
     def _name_anew(self) -> None:
         models = [model for watch in self._models for model in (watch.found or {}).values()]
         self.routes = build_routes(models, bare_namespaces=self._bare_namespaces)
+        self._tell()
 
     def _locate_anew(self) -> None:
         found: dict[str, set[str]] = defaultdict(set)
@@ -84,6 +94,7 @@ class Directory:
             for key, (service, addresses) in (watch.found or {}).items():
                 found[f"{key.partition('/')[0]}/{service}"].update(addresses)
         self._addresses = {service: tuple(sorted(addresses)) for service, addresses in found.items()}
+        self._tell()
 
 
 def _slice_of(raw: Mapping[str, Any]) -> Slice | None:

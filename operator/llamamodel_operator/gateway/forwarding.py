@@ -14,15 +14,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from llamamodel_operator.api.conditions import Reason
 from llamamodel_operator.api.spec import Task
-from llamamodel_operator.api.status import Phase
 from llamamodel_operator.core.gateway.errors import (
     INVALID_REQUEST,
     ApiError,
-    model_loading,
     model_not_found,
-    model_unavailable,
     rate_limited,
     timed_out,
     upstream_died,
@@ -30,12 +26,16 @@ from llamamodel_operator.core.gateway.errors import (
 )
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
 from llamamodel_operator.core.gateway.routes import Routes, ServedModel, Target
+from llamamodel_operator.core.gateway.shaping import refusal_of, shaped
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
+from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.replies import EarlyStream, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
+from llamamodel_operator.gateway.waiting import WaitingRoom
 
-__all__ = ["TASKS", "Forwarder", "error_response"]
+__all__ = ["TASKS", "Forwarder"]
 
 TASKS: Mapping[str, Task | None] = {
     "/v1/chat/completions": Task.GENERATE,
@@ -52,8 +52,6 @@ TASKS: Mapping[str, Task | None] = {
 }
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
-_LOADING_RETRY_SEC = 10
-"""Where nobody knows how long a model takes to load."""
 _BUSY_RETRY_SEC = 2
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
@@ -61,7 +59,7 @@ _NOT_PASSED_ON = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
         *("host", "content-length", "content-encoding", "accept-encoding"),
-        *("authorization", "proxy-authorization", "x-api-key", "cookie"),
+        *("authorization", "proxy-authorization", "x-api-key", "cookie", WAIT_HEADER),
     )
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
@@ -69,7 +67,6 @@ what a client shows to the gateway alone."""
 _AT_ONCE_BYTES = 1 << 16
 """Shorter answers are read whole before they are passed on."""
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
-_REASONS = frozenset(Reason)
 _WHOLE_EVENT = b"\n\n"
 _LONGEST_EVENT_BYTES = 1 << 20
 
@@ -91,11 +88,13 @@ class Forwarder:
         timeout_sec: int,
         max_in_flight_per_pod: int | None = None,
         gateways: int = 1,
+        waits: WaitLimits | None = None,
     ) -> None:
         """Args:
         timeout_sec: within which each piece of an answer must come.
         max_in_flight_per_pod: requests that this gateway has at one pod at a time; None: what its threads leave.
         gateways: that send to the same pods.
+        waits: for models that have no pod yet; None: no request waits.
         """
         self._directory = directory
         self._session = session
@@ -104,6 +103,7 @@ class Forwarder:
         self._turn = 0
         self._max_in_flight_per_pod = max_in_flight_per_pod
         self._gateways = gateways
+        self._waiting_room = WaitingRoom(directory=directory, limits=waits or WaitLimits(longest_sec=0))
 
     async def answer(self, request: web.BaseRequest, path: str, body: bytes, *, routes: Routes) -> web.StreamResponse:
         """The answer to a POST; has been sent where it is a stream.
@@ -124,14 +124,37 @@ class Forwarder:
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
-        if target.adapter is not None:
-            body = _with_adapter(document, target)
+        if task is Task.GENERATE and (refusal := refusal_of(document, model)):
+            return error_response(refusal)
+        if self._directory.addresses(model):
+            return await self._forward(request, path, body, document, target)
+        stream = EarlyStream(request, path=path)
+        commented = stream if task is Task.GENERATE and document.get("stream") is True else None
+        waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
+        if isinstance(waited, ApiError):
+            return await stream.end(error_response(waited))
+        return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
+
+    async def _forward(
+        self,
+        request: web.BaseRequest,
+        path: str,
+        body: bytes,
+        document: Mapping[str, Any],
+        target: Target,
+        begun: web.StreamResponse | None = None,
+    ) -> web.StreamResponse:
+        """The answer of one of the model's pods, in the stream that may have begun."""
+        model = target.model
+        sent = shaped(document, path=path, target=target)
+        if sent is not document:
+            body = orjson.dumps(sent)
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried = beginning_of(document), set[str]()
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
-                return error_response(_nobody(model, name) if not tried else upstream_died())
+                return error_response(upstream_died())
             most = self._most_at_a_pod(model)
             addresses = [one for one in addresses if self._in_flight[one] < most]
             if not addresses:
@@ -140,7 +163,7 @@ class Forwarder:
             address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
             with self._taken(address):
                 try:
-                    return await self._ask(request, body, address, asked)
+                    return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
                     tried.add(address)  # it has not taken the request: another one may
 
@@ -159,7 +182,14 @@ class Forwarder:
             if not self._in_flight[address]:
                 del self._in_flight[address]
 
-    async def _ask(self, request: web.BaseRequest, body: bytes, address: str, asked: Asked) -> web.StreamResponse:
+    async def _ask(
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        address: str,
+        asked: Asked,
+        begun: web.StreamResponse | None,
+    ) -> web.StreamResponse:
         """The answer of one pod. Raises NoConnectionError."""
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
         try:
@@ -177,22 +207,24 @@ class Forwarder:
         async with upstream:
             if upstream.status >= 400:
                 return error_response(translate(upstream.status, await _beginning(upstream), asked=asked))
-            return await self._pass_on(request, upstream, asked)
+            return await self._pass_on(request, upstream, asked, begun)
 
-    async def _pass_on(self, request: web.BaseRequest, upstream: Answer, asked: Asked) -> web.StreamResponse:
+    async def _pass_on(
+        self, request: web.BaseRequest, upstream: Answer, asked: Asked, begun: web.StreamResponse | None
+    ) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("content-type", "").startswith("text/event-stream")
         added: dict[str, str] = request[ANSWER_HEADERS]
         headers = added | {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
         pieces = self._pieces(upstream)
-        if not events and (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
+        if not events and (begun is not None or (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES):
             # One write, not three; what broke off is an error that can still be told.
             try:
                 whole = b"".join([piece async for piece in pieces])
             except _BrokenOffError as broken:
                 return error_response(broken.error)
             return web.Response(status=upstream.status, body=whole, headers=headers)
-        response = web.StreamResponse(status=upstream.status, headers=headers)
+        response = web.StreamResponse(status=upstream.status, headers=headers) if begun is None else begun
         if upstream.length is not None and not events:
             response.content_length = upstream.length
         await response.prepare(request)
@@ -221,16 +253,6 @@ class Forwarder:
             yield piece
 
 
-def error_response(error: ApiError) -> web.Response:
-    """An error before anything was sent."""
-    return web.Response(
-        status=error.status,
-        body=orjson.dumps(error.body()),
-        headers=error.headers(),
-        content_type="application/json",
-    )
-
-
 def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:
     try:
         document = orjson.loads(body)
@@ -245,24 +267,10 @@ def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiErr
     return document, name
 
 
-def _nobody(model: ServedModel, name: str) -> ApiError:
-    """Why no pod takes the request."""
-    if model.phase in ("", Phase.PENDING, Phase.LOADING, Phase.UPDATING, Phase.READY):
-        return model_loading(name, retry_after_sec=_LOADING_RETRY_SEC)
-    reason = Reason(model.reason) if model.reason in _REASONS else Reason.STARTING
-    return model_unavailable(name, reason=reason, message=model.message)
-
-
 def _all_full(most: int) -> ApiError:
     return rate_limited(
         f"each pod of the model has {most} from this gateway, which is the limit", retry_after_sec=_BUSY_RETRY_SEC
     )
-
-
-def _with_adapter(document: Mapping[str, Any], target: Target) -> bytes:
-    """The same request with this adapter alone, at its full strength: those that are not named have none."""
-    scales = [{"id": index, "scale": float(index == target.adapter)} for index in range(len(target.model.adapters))]
-    return orjson.dumps({**document, "lora": scales})
 
 
 async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[bytes]:

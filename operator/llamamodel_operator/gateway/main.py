@@ -16,6 +16,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from llamamodel_operator import __version__
+from llamamodel_operator.core.gateway.waits import WaitLimits
 from llamamodel_operator.gateway.access import Access, MountedKeys
 from llamamodel_operator.gateway.certificate import MountedCertificate
 from llamamodel_operator.gateway.connections import ConnectionLimits
@@ -99,6 +100,11 @@ async def _run(settings: GatewaySettings) -> None:
                     timeout_sec=settings.timeout_sec,
                     max_in_flight_per_pod=settings.max_in_flight_per_pod,
                     gateways=settings.gateways,
+                    waits=WaitLimits(
+                        longest_sec=settings.wait_sec,
+                        per_model=settings.wait_per_model,
+                        total=settings.wait_total,
+                    ),
                 ),
                 body_limit_bytes=settings.body_limit_bytes,
                 access=Access(

@@ -27,7 +27,8 @@ from llamamodel_operator.gateway.access import Access
 from llamamodel_operator.gateway.connections import ConnectionLimits, Connections
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.forwarding import TASKS, Forwarder, error_response
+from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
+from llamamodel_operator.gateway.replies import error_response
 from llamamodel_operator.shell.tls import ServingTls
 
 __all__ = ["serve_gateway"]

@@ -89,6 +89,15 @@ class GatewaySettings(BaseSettings):
 
     write_timeout_sec: Annotated[int, Field(ge=1, le=86_400)] = 60
     """Seconds within which a client must take what was sent to it; one that does not is dropped."""
+    wait_sec: Annotated[int, Field(ge=0, le=3600)] = 30
+    """Seconds that a request waits at most for a model that loads; 0: it is refused at once. Many proxies give an
+    answer 60 s to begin, and the model needs some of them."""
+
+    wait_per_model: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Requests that may wait for one model, in this pod. When it is ready, all of them come at once."""
+
+    wait_total: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Requests that may wait for models at all, in this pod: each keeps its body in memory."""
 
     log_format: Literal["auto", "text", "json"] = "auto"
     """How log lines are written: auto is text on a terminal, else json."""

@@ -26,6 +26,8 @@ __all__ = [
     "bounded",
     "headers_too_large",
     "invalid_api_key",
+    "invalid_grammar",
+    "invalid_json_schema",
     "malformed_http",
     "model_loading",
     "model_not_found",
@@ -182,6 +184,37 @@ def tools_with_grammar() -> ApiError:
         type=INVALID_REQUEST,
         code="tools_with_grammar",
         param="tools",
+    )
+
+
+def invalid_grammar(problem: str) -> ApiError:
+    """The grammar of the request is none that llama-server takes, or gets to an end with.
+
+    Args:
+        problem: with the place in the grammar.
+    """
+    return ApiError(
+        status=400,
+        message=bounded(f"The grammar cannot be used: {problem}"),
+        type=INVALID_REQUEST,
+        code="invalid_grammar",
+        param="grammar",
+    )
+
+
+def invalid_json_schema(problem: str, *, param: str) -> ApiError:
+    """The same of a JSON schema.
+
+    Args:
+        problem: with the place in the schema.
+        param: the field of the request that has it.
+    """
+    return ApiError(
+        status=400,
+        message=bounded(f"The JSON schema cannot be used: {problem}"),
+        type=INVALID_REQUEST,
+        code="invalid_json_schema",
+        param=param,
     )
 
 

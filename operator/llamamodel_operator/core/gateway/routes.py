@@ -8,6 +8,7 @@ from typing import Any
 
 from llamamodel_operator.api.conditions import ConditionType
 from llamamodel_operator.api.engine import DEFAULT_PARALLEL_SLOTS, DEFAULT_QUEUE_LIMIT
+from llamamodel_operator.api.findings import FindingCode
 from llamamodel_operator.api.spec import Task
 
 __all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
@@ -30,6 +31,12 @@ class ServedModel:
         context_tokens: of all slots together; None where it is not settled.
         startup_timeout_sec: that a pod may take to load; None where it is not settled.
         http_threads: of each of its servers: as many requests may be at one at a time.
+        progressing: whether the operator expects it to get further without anybody doing anything.
+        startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
+        grammar: whether its servers hold every answer to a grammar.
+        stop: texts at which an answer ends where the request names none: its servers do not know them.
+        max_tokens: of an answer where the request says nothing; -1: no limit; None: the LlamaModel says nothing.
+        system_prompt: of a conversation without one, where its servers do not put it in themselves; else empty.
     """
 
     namespace: str
@@ -45,6 +52,12 @@ class ServedModel:
     context_tokens: int | None = None
     startup_timeout_sec: int | None = None
     http_threads: int = DEFAULT_PARALLEL_SLOTS + DEFAULT_QUEUE_LIMIT
+    progressing: bool = False
+    startup_deadline: str = ""
+    grammar: bool = False
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    system_prompt: str = ""
 
     @property
     def full_name(self) -> str:
@@ -85,6 +98,14 @@ class Routes:
         if model is None or adapter not in model.adapters:
             return None
         return Target(model=model, adapter=model.adapters.index(adapter))
+
+    def again(self, target: Target) -> Target | None:
+        """The same LlamaModel and adapter as they are now, whatever became of the name; None where they are gone."""
+        model = self.by_name.get(target.model.full_name)
+        if model is None or target.adapter is None:
+            return Target(model=model) if model else None
+        adapter = target.model.adapters[target.adapter]
+        return Target(model=model, adapter=model.adapters.index(adapter)) if adapter in model.adapters else None
 
     def names(self) -> Iterator[str]:
         """All names that clients may use, adapters' too, in order."""
@@ -128,8 +149,10 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
     """From an object as the API server has it: its schema was checked there."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
-    ready = next((one for one in conditions if one.get("type") == ConditionType.READY), {})
+    by_type = {one.get("type"): one for one in conditions}
+    ready, progressing = by_type.get(ConditionType.READY, {}), by_type.get(ConditionType.PROGRESSING, {})
     settled = (status.get("engine") or {}).get("settled") or {}
+    defaults = spec.get("requestDefaults") or {}
     name = spec.get("servedModelName") or metadata["name"]
     return ServedModel(
         namespace=metadata["namespace"],
@@ -145,6 +168,12 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         context_tokens=_number((spec.get("engine") or {}).get("contextSize")) or _number(settled.get("contextSize")),
         startup_timeout_sec=_number(spec.get("startupTimeoutSec")) or _number(settled.get("startupTimeoutSec")),
         http_threads=_http_threads(spec.get("engine") or {}),
+        progressing=progressing.get("status") == "True",
+        startup_deadline=status.get("startupDeadline") or "",
+        grammar=bool(spec.get("grammar")),
+        stop=tuple(defaults.get("stop") or ()),
+        max_tokens=_number(defaults.get("max_tokens")),
+        system_prompt=_system_prompt(spec, status),
     )
 
 
@@ -152,6 +181,13 @@ def _http_threads(engine: Mapping[str, Any]) -> int:
     """As `EngineSpec.settled_http_threads` has it."""
     slots, limit = _number(engine.get("parallelSlots")), _number(engine.get("queueLimit"))
     return (slots or DEFAULT_PARALLEL_SLOTS) + (limit or DEFAULT_QUEUE_LIMIT)
+
+
+def _system_prompt(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """The one that the operator could not put into the chat template. Prompts in ConfigMaps cannot be read here."""
+    findings: Sequence[Mapping[str, Any]] = status.get("findings") or ()
+    unused = any(finding.get("code") == FindingCode.SYSTEM_PROMPT_UNUSED for finding in findings)
+    return (spec.get("systemPrompt") or {}).get("inline") or "" if unused else ""
 
 
 def _number(value: object) -> int | None:

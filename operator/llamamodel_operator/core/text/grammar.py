@@ -12,7 +12,7 @@ from llamamodel_operator.api.findings import Severity
 from llamamodel_operator.core.text.grammar_graph import MAX_DEPTH, MAX_STEPS, TERMINAL, Rules, examine
 from llamamodel_operator.core.text.problem import LONGEST_SHOWN, Problem, at, text_problem
 
-__all__ = ["MAX_ELEMENTS", "MAX_NESTING", "MAX_REPETITIONS", "check_grammar"]
+__all__ = ["MAX_ELEMENTS", "MAX_NESTING", "MAX_REPETITIONS", "check_grammar", "refused_grammar"]
 
 MAX_REPETITIONS = 2000
 """MAX_REPETITION_THRESHOLD in llama-grammar.cpp."""
@@ -67,6 +67,25 @@ def _said_about(_digest: bytes) -> list[tuple[Problem, ...]]:
     return []
 
 
+@lru_cache(maxsize=256)
+def refused_grammar(text: str, *, most_elements: int) -> Problem | None:
+    """The first error that `check_grammar` finds; None also where there are more elements than are to be looked at.
+
+    Args:
+        most_elements: with repetitions written out, as of MAX_ELEMENTS: they take the time.
+    """
+    if problem := text_problem(text, what="grammar"):
+        return problem
+    parser = _Parser(text, most_elements=most_elements)
+    try:
+        parser.parse()
+    except _TooManyElementsError:
+        return None
+    except _GrammarError as error:
+        return at(text, error.offset, error.message)
+    return next(iter(parser.undefined() or parser.left_recursion()), None)
+
+
 def _check(text: str) -> tuple[Problem, ...]:
     if problem := text_problem(text, what="grammar"):
         return (problem,)
@@ -86,6 +105,10 @@ class _GrammarError(Exception):
         self.message = message
 
 
+class _TooManyElementsError(_GrammarError):
+    pass
+
+
 @dataclass
 class _Sequence:
     """One rule's body while it is read: its alternates one after the other, as the server keeps them."""
@@ -100,8 +123,9 @@ class _Sequence:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, most_elements: int = MAX_ELEMENTS) -> None:
         self.text = text
+        self.most_elements = most_elements
         self.offset = 0
         self.warnings: list[Problem] = []
         self.ids: dict[str, int] = {}
@@ -222,10 +246,10 @@ class _Parser:
 
     def count(self, size: int, *, at_offset: int) -> None:
         self.n_elements += size
-        if self.n_elements > MAX_ELEMENTS:
-            raise _GrammarError(
+        if self.n_elements > self.most_elements:
+            raise _TooManyElementsError(
                 at_offset,
-                f"found more than {MAX_ELEMENTS:,} elements (repetitions written out), expected fewer:"
+                f"found more than {self.most_elements:,} elements (repetitions written out), expected fewer:"
                 " lower the numbers in braces, or split the literals",
             )
 

@@ -1,0 +1,53 @@
+"""What clients are told besides what servers say: errors, and streams that begin before a server has the request."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from llamamodel_operator.core.gateway.errors import ApiError
+from llamamodel_operator.gateway.cors import ANSWER_HEADERS
+
+__all__ = ["EarlyStream", "error_response"]
+
+_COMMENT = b": waiting\n\n"
+
+
+def error_response(error: ApiError) -> web.Response:
+    """An error before anything was sent."""
+    return web.Response(
+        status=error.status,
+        body=orjson.dumps(error.body()),
+        headers=error.headers(),
+        content_type="application/json",
+    )
+
+
+class EarlyStream:
+    """The stream of a request that waits: it may begin with comments, which clients pass over. From then on its status
+    is 200, and whatever comes is an event."""
+
+    def __init__(self, request: web.BaseRequest, *, path: str) -> None:
+        self._request = request
+        self._path = path
+        self.begun: web.StreamResponse | None = None
+        """None while nothing was sent."""
+
+    async def comment(self) -> None:
+        """Tells the client, and all that is in between, that somebody is there. Raises ConnectionError where the
+        client is gone."""
+        if self.begun is None:
+            headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+            self.begun = web.StreamResponse(headers=self._request[ANSWER_HEADERS] | headers)
+            await self.begun.prepare(self._request)
+        await self.begun.write(_COMMENT)
+
+    async def end(self, answer: web.StreamResponse) -> web.StreamResponse:
+        """What is sent in the end: the answer itself, or its text within the stream that has begun."""
+        if self.begun is None or answer is self.begun:
+            return answer
+        if isinstance(answer, web.Response) and isinstance(answer.body, bytes):
+            named = b"event: error\n" if answer.status >= 400 and self._path == "/v1/messages" else b""
+            await self.begun.write(named + b"data: " + answer.body + b"\n\n")
+        await self.begun.write_eof()
+        return self.begun

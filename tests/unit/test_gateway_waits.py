@@ -1,0 +1,272 @@
+"""Requests for models without a pod: which may wait, for how long, and what they are told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+
+from llamamodel_operator.core.gateway.routes import ServedModel, Target, build_routes, served_model
+from llamamodel_operator.core.gateway.waits import WaitLimits, asked_wait_sec, on_its_way, retry_after_sec
+from support.gateway import FakeServer, GivenDirectory, Say, running_gateway
+from unit.test_gateway import FakeServer, Say, error_of, stream, whole
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+LOADING = ServedModel(namespace="demo", name="m", served_name="m", phase="Loading", adapters=("sql",))
+SUSPENDED = ServedModel(namespace="demo", name="m", served_name="m", phase="Suspended", reason="Suspended")
+CHAT = {"model": "m", "messages": []}
+PATIENT = WaitLimits(longest_sec=60, quiet_sec=60)
+TALKATIVE = WaitLimits(longest_sec=60, quiet_sec=0.05, comment_sec=0.05)
+
+
+def a_model(phase: str, **more: Any) -> ServedModel:
+    return ServedModel(namespace="demo", name="m", served_name="m", phase=phase, **more)
+
+
+# --- what is decided
+
+
+@pytest.mark.parametrize(
+    ("phase", "progressing", "expected"),
+    [
+        ("", False, True),
+        ("Pending", True, True),
+        ("Pending", False, False),
+        ("Loading", True, True),
+        ("Updating", False, True),
+        ("Ready", False, True),
+        ("Failed", False, False),
+        ("Failed", True, True),
+        ("Suspended", True, False),
+    ],
+)
+def test_a_model_is_on_its_way_where_nobody_needs_to_do_anything(phase: str, progressing: bool, expected: bool) -> None:
+    assert on_its_way(a_model(phase, progressing=progressing)) is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (a_model("Loading", startup_deadline="2026-06-01T12:02:05Z", startup_timeout_sec=300), 125),
+        (a_model("Loading", startup_deadline="2026-06-01T11:59:00Z"), 1),
+        (a_model("Loading", startup_deadline="2026-06-02T12:00:00Z"), 600),
+        (a_model("Pending", startup_timeout_sec=300), 300),
+        (a_model("Pending", startup_timeout_sec=7200), 600),
+        (a_model("Pending"), 10),
+        (a_model("", startup_timeout_sec=300), 10),
+        (a_model("Ready", startup_timeout_sec=300), 10),
+    ],
+)
+def test_another_try_is_worth_it_when_the_startup_budget_is_over(model: ServedModel, expected: int) -> None:
+    assert retry_after_sec(model, now=NOON) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [(None, 30), ("0", 0), ("5", 5), ("2.5", 2.5), ("100", 30), ("-1", 0), ("", None), ("long", None), ("nan", None)],
+)
+def test_a_request_may_ask_for_less_than_the_longest_wait(header: str | None, expected: float | None) -> None:
+    assert asked_wait_sec(header, longest_sec=30) == expected
+
+
+def test_what_waits_stays_with_its_model_and_adapter_whatever_becomes_of_the_name() -> None:
+    first, second = (ServedModel(namespace=n, name="m", served_name="m", adapters=("a", "b")) for n in ("one", "two"))
+    target = Target(model=first, adapter=1)
+    moved = ServedModel(namespace="one", name="m", served_name="other", adapters=("b",))
+    assert build_routes([moved, second]).again(target) == Target(model=moved, adapter=0)
+    assert build_routes([moved, second]).again(Target(model=first)) == Target(model=moved)
+    assert build_routes([second]).again(target) is None
+    assert build_routes([a_model(""), second]).again(target) is None
+
+
+def test_the_operators_status_says_until_when_and_whether() -> None:
+    status = {
+        "startupDeadline": "2026-06-01T12:02:05Z",
+        "conditions": [{"type": "Progressing", "status": "True"}, {"type": "Ready", "reason": "Loading"}],
+    }
+    model = served_model({"metadata": {"namespace": "demo", "name": "m"}, "status": status})
+    assert (model.progressing, model.startup_deadline, model.reason) == (True, "2026-06-01T12:02:05Z", "Loading")
+    assert served_model({"metadata": {"namespace": "demo", "name": "m"}}).progressing is False
+
+
+# --- what is done
+
+
+class Loading:
+    """A gateway with one model that loads, and a client of it."""
+
+    def __init__(
+        self, client: httpx.Client, directory: GivenDirectory, server: FakeServer, asked: Iterator[int]
+    ) -> None:
+        self.client = client
+        self.directory = directory
+        self.server = server
+        self._asked = asked
+
+    def post(self, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
+        return self.client.post(path, json={**CHAT, **more})
+
+    def until_asked(self, times: int) -> None:
+        """The gateway has looked for pods so often: a request that looks twice waits."""
+        while next(self._asked) < times:
+            pass
+
+    def is_ready(self, *models: ServedModel) -> None:
+        self.directory.give({"demo/m": [self.server.address]}, models=models or None)
+
+
+class WatchedDirectory(GivenDirectory):
+    """Tells how often somebody looked for pods."""
+
+    def __init__(self, models: list[ServedModel]) -> None:
+        super().__init__(models, {})
+        self.looks = threading.Semaphore(0)
+
+    def addresses(self, model: ServedModel) -> tuple[str, ...]:
+        found = super().addresses(model)
+        self.looks.release()
+        return found
+
+    def each(self) -> Iterator[int]:
+        for number in count(1):
+            assert self.looks.acquire(timeout=10), "nobody looks for pods"
+            yield number
+
+
+@contextmanager
+def loading(waits: WaitLimits, *, say: Say | None = None, model: ServedModel = LOADING) -> Iterator[Loading]:
+    server, directory = FakeServer(say or whole(200, "{}")), WatchedDirectory([model])
+    try:
+        with (
+            running_gateway(directory, waits=waits) as url,
+            httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+        ):
+            yield Loading(client, directory, server, directory.each())
+    finally:
+        server.end()
+
+
+pytestmark = pytest.mark.real_time
+
+
+def test_a_request_waits_until_the_model_is_ready() -> None:
+    with loading(PATIENT) as it, ThreadPoolExecutor() as pool:
+        answer = pool.submit(it.post)
+        it.until_asked(2)
+        it.is_ready()
+        assert answer.result(20).status_code == 200
+    ((path, _, body),) = it.server.asked
+    assert (path, json.loads(body)) == ("/v1/chat/completions", CHAT)
+
+
+def test_what_has_waited_is_sent_as_the_model_is_by_then() -> None:
+    with loading(PATIENT) as it, ThreadPoolExecutor() as pool:
+        answer = pool.submit(it.post, model="m:sql")
+        it.until_asked(2)
+        it.is_ready(a_model("Ready", adapters=("pirate", "sql")))
+        assert answer.result(20).status_code == 200
+    assert json.loads(it.server.asked[0][2])["lora"] == [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("models", "status", "code"),
+    [([SUSPENDED], 503, "model_unavailable"), ([], 404, "model_not_found")],
+    ids=["suspended", "deleted"],
+)
+def test_a_wait_ends_when_the_model_will_not_come(models: list[ServedModel], status: int, code: str) -> None:
+    with loading(PATIENT) as it, ThreadPoolExecutor() as pool:
+        answer = pool.submit(it.post)
+        it.until_asked(2)
+        it.directory.give({}, models=models)
+        assert (answer.result(20).status_code, error_of(answer.result())["code"]) == (status, code)
+
+
+def test_nothing_waits_for_what_is_suspended_nor_where_it_does_not_want_to() -> None:
+    with loading(PATIENT, model=SUSPENDED) as it:
+        assert error_of(it.post())["code"] == "model_unavailable"
+    with loading(PATIENT) as it:
+        refused = it.client.post("/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0"})
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "model_loading")
+        assert refused.headers["retry-after"] == "10"
+        odd = it.client.post("/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "soon"})
+        assert (odd.status_code, error_of(odd)["message"]) == (400, "x-llamamodel-wait must be a number of seconds.")
+
+
+def test_a_wait_that_is_over_ends_with_the_loading_error() -> None:
+    with loading(WaitLimits(longest_sec=0.1)) as it:
+        assert error_of(it.post(stream=True))["code"] == "model_loading"
+
+
+@pytest.mark.parametrize("bound", ["per_model", "total"])
+def test_as_many_wait_as_may(bound: str) -> None:
+    with loading(WaitLimits(longest_sec=60, **{bound: 1})) as it, ThreadPoolExecutor() as pool:
+        first = pool.submit(it.post)
+        it.until_asked(2)
+        second = it.post()
+        assert (second.status_code, error_of(second)["code"]) == (429, "rate_limit_exceeded")
+        assert second.headers["retry-after"] == "10"
+        it.is_ready()
+        assert first.result(20).status_code == 200
+
+
+def test_a_client_that_goes_away_leaves_its_place() -> None:
+    with loading(WaitLimits(longest_sec=60, per_model=1, quiet_sec=0.05)) as it, ThreadPoolExecutor() as pool:
+        with it.client.stream("POST", "/v1/completions", json={**CHAT, "stream": True}) as response:
+            next(response.iter_raw())
+        codes = set()
+        while "model_loading" not in codes:  # until the gateway has heard of it
+            refused = it.client.post("/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0.1"})
+            codes.add(error_of(refused)["code"])
+            assert codes <= {"rate_limit_exceeded", "model_loading"}
+        third = pool.submit(it.post)
+        it.is_ready()
+        assert third.result(20).status_code == 200
+
+
+def test_a_stream_is_kept_alive_with_comments() -> None:
+    with loading(TALKATIVE, say=stream('data: {"a":1}\n\n', "data: [DONE]\n\n")) as it, ThreadPoolExecutor() as pool:
+        answer = pool.submit(it.post, stream=True)
+        it.until_asked(6)
+        it.is_ready()
+        said = answer.result(20)
+    assert (said.status_code, said.headers["content-type"]) == (200, "text/event-stream")
+    comments, _, events = said.text.rpartition(": waiting\n\n")
+    assert comments
+    assert comments.replace(": waiting\n\n", "") == ""
+    assert events == 'data: {"a":1}\n\ndata: [DONE]\n\n'
+
+
+def test_an_answer_that_is_no_stream_is_not_begun_early() -> None:
+    with loading(TALKATIVE) as it, ThreadPoolExecutor() as pool:
+        plain, embedding = pool.submit(it.post), pool.submit(it.post, "/v1/other", stream=True)
+        it.until_asked(4)
+        it.is_ready()
+        assert {plain.result(20).text, embedding.result(20).text} == {"{}"}
+
+
+@pytest.mark.parametrize(
+    ("path", "event"), [("/v1/chat/completions", "data: "), ("/v1/messages", "event: error\ndata: ")]
+)
+@pytest.mark.parametrize("who", ["gateway", "server"])
+def test_after_a_comment_an_error_is_an_event(path: str, event: str, who: str) -> None:
+    refusal = '{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'
+    with loading(TALKATIVE, say=whole(500, refusal)) as it, ThreadPoolExecutor() as pool:
+        answer = pool.submit(it.post, path, stream=True)
+        it.until_asked(4)
+        if who == "server":
+            it.is_ready()
+        else:
+            it.directory.give({}, models=[SUSPENDED])
+        said = answer.result(20)
+    assert said.status_code == 200
+    last = said.text.removesuffix("\n\n").split("\n\n")[-1]
+    code = json.loads(last.removeprefix(event))["error"]["code"]
+    assert code == ("context_length_exceeded" if who == "server" else "model_unavailable")
