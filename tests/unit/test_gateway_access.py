@@ -169,6 +169,20 @@ def test_who_has_no_key_is_refused_before_the_body_is_there(tmp_path: Path) -> N
             assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
+def test_who_asks_first_whether_to_send_the_body_is_told_to_with_a_right_key_alone(tmp_path: Path) -> None:
+    body = b'{"model": "a/chat"}'
+    with door(tmp_path) as at:
+        address = at.client.base_url
+        for name, told in (("all", b"HTTP/1.1 100 Continue\r\n\r\n"), ("wrong", b"HTTP/1.1 401 ")):
+            with socket.create_connection((address.host, address.port or 0), timeout=20) as connection:
+                head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {secret(name)}\r\nExpect: 100-continue\r\n"
+                connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body))
+                assert connection.recv(65_536).startswith(told)
+                if name == "all":
+                    connection.sendall(body)
+                    assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_model_of_others_is_as_one_that_is_not_there(tmp_path: Path) -> None:
     names = ("b/secret", "secret-chat", "secret-chat:sql", "b/secret:sql", "secret")
     told = []

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from llamamodel_operator.core.gateway.errors import (
     INVALID_REQUEST,
@@ -159,6 +159,9 @@ class _Server:
         limit = self._body_limit_bytes
         if (request.content_length or 0) > limit:
             return body_too_large(limit_bytes=limit)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+            # curl sends large bodies only then, or after a second (RFC 9110, 10.1.1).
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = bytearray()
         try:
             async with asyncio.timeout(_READ_SEC):
