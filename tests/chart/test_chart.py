@@ -857,11 +857,18 @@ def test_the_charts_defaults_are_those_of_the_gateway(monkeypatch: pytest.Monkey
 
 
 def test_the_gateways_limits_are_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"bodyLimitBytes": 1 << 30, "maxInFlight": 7, "maxInFlightPerPod": 6, "maxConnections": 1_000_000}
+    values = {
+        "bodyLimitBytes": 1 << 30,
+        "bodiesLimitBytes": 1 << 40,
+        "maxInFlight": 7,
+        "maxInFlightPerPod": 6,
+        "maxConnections": 1_000_000,
+    }
     values |= {"idleTimeoutSec": 620, "writeTimeoutSec": 9, "replicas": 3}
     found = gateway_settings_of({"corsOrigins": ["https://a.example.com", "*"], **values}, monkeypatch)
     assert found.cors_origins == ["https://a.example.com", "*"]
     assert (found.body_limit_bytes, found.max_in_flight, found.max_in_flight_per_pod) == (1 << 30, 7, 6)
+    assert found.bodies_limit_bytes == 1 << 40
     assert (found.max_connections, found.idle_timeout_sec, found.write_timeout_sec) == (1_000_000, 620, 9)
     assert found.gateways == 3, "each has its part of a pod"
 

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -69,6 +69,13 @@ def entries(keys: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {name: yaml.safe_dump({"sha256": digest(secret(name)), **entry}) for name, entry in keys.items()}
 
 
+def eventually(happens: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 20
+    while not (happened := happens()) and time.monotonic() < until:
+        time.sleep(0.02)
+    return happened
+
+
 class Clock:
     now = 1000.0
 
@@ -88,10 +95,7 @@ class Door:
 
     def opens_to(self, key: str) -> bool:
         """In the end: that a stream has ended is known at the gateway a little later than here."""
-        until = time.monotonic() + 20
-        while self.ask(key).status_code != 200 and time.monotonic() < until:
-            time.sleep(0.02)
-        return self.ask(key).status_code == 200
+        return eventually(lambda: self.ask(key).status_code == 200)
 
     def ask(self, key: str | None = None, model: str = "a/chat") -> httpx.Response:
         return self.client.post(CHAT, json=asking(model), headers=bearer(key) if key else {})
@@ -163,6 +167,20 @@ def test_who_has_no_key_is_refused_before_the_body_is_there(tmp_path: Path) -> N
         with socket.create_connection((address.host, address.port or 0), timeout=20) as connection:
             connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n".encode())
             assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_asks_first_whether_to_send_the_body_is_told_to_with_a_right_key_alone(tmp_path: Path) -> None:
+    body = b'{"model": "a/chat"}'
+    with door(tmp_path) as at:
+        address = at.client.base_url
+        for name, told in (("all", b"HTTP/1.1 100 Continue\r\n\r\n"), ("wrong", b"HTTP/1.1 401 ")):
+            with socket.create_connection((address.host, address.port or 0), timeout=20) as connection:
+                head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {secret(name)}\r\nExpect: 100-continue\r\n"
+                connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body))
+                assert connection.recv(65_536).startswith(told)
+                if name == "all":
+                    connection.sendall(body)
+                    assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_model_of_others_is_as_one_that_is_not_there(tmp_path: Path) -> None:
@@ -337,6 +355,19 @@ def test_a_pod_gets_fewer_than_its_http_threads(tmp_path: Path) -> None:
             assert stack.enter_context(running).status_code == 200
         assert at.ask("all").status_code == 429
         held.go.set()
+
+
+def test_requests_that_are_too_large_together_are_refused_until_others_are_answered(tmp_path: Path) -> None:
+    held = Held()
+    large = {**asking(), "padding": "x" * 6_000}
+    with door(tmp_path, held, body_limit_bytes=10_000, bodies_limit_bytes=10_000) as at:
+        with at.client.stream("POST", CHAT, json=large, headers=bearer("all")) as running:
+            assert running.status_code == 200
+            refused = at.client.post(CHAT, json=large, headers=bearer("all"))
+            assert (refused.status_code, error_of(refused)["code"]) == (429, "rate_limit_exceeded")
+            assert "retry-after" in refused.headers
+            held.go.set()
+        assert eventually(lambda: at.client.post(CHAT, json=large, headers=bearer("all")).status_code == 200)
 
 
 # --- logs

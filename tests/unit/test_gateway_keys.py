@@ -86,6 +86,14 @@ def test_a_wrong_entry_stays_what_it_was_and_the_others_change() -> None:
     assert after.find("new") is not None
 
 
+def test_what_has_not_changed_is_the_same_key_as_before() -> None:
+    files = {name: f"sha256: {digest(name)}".encode() for name in ("one", "two")}
+    before, _ = read_keys(files, known=NOTHING)
+    after, _ = read_keys({**files, "two": files["two"] + b"\nconcurrency: 1"}, known=before)
+    assert after.find("one") is before.find("one")
+    assert after.find("two") is not before.find("two")
+
+
 def test_two_entries_with_one_key_are_told_and_the_first_holds() -> None:
     content = f"sha256: {digest(SECRET)}".encode()
     ring, problems = read_keys({"b": content, "a": content}, known=NOTHING)

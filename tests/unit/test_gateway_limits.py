@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamamodel_operator.core.gateway.limits import TokenBucket, WrongKeys
+from llamamodel_operator.core.gateway.limits import SharedBytes, TokenBucket, WrongKeys
 
 
 def test_a_minutes_requests_may_come_at_once_and_then_one_by_one() -> None:
@@ -70,3 +70,16 @@ def test_of_many_addresses_the_quiet_ones_are_forgotten() -> None:
     ]
     assert wrong.note("10.0.0.1", now=0.0) == 60, "heard of after 10.0.0.2"
     assert wrong.note("10.0.0.2", now=0.0) == 0, "forgotten"
+
+
+def test_what_requests_take_together_is_bounded_and_given_back() -> None:
+    shared = SharedBytes(10)
+    with shared.part() as one:
+        assert one.take(6)
+        with shared.part() as other:
+            assert not other.take(5)
+            assert other.take(4)
+            assert not one.take(1)
+        assert shared.taken == 6
+        assert one.take(4)
+    assert shared.taken == 0

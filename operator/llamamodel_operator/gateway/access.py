@@ -105,6 +105,7 @@ class Access:
         self._wrong = WrongKeys(wrong_keys_per_minute, most_addresses=_MOST_ADDRESSES)
         self._ring = KeyRing()
         self._uses: dict[str, _Use] = {}
+        self._anybody = _Use()
 
     @contextmanager
     def entered(self, request: web.BaseRequest, routes: Routes) -> Iterator[Visitor | ApiError]:
@@ -113,26 +114,30 @@ class Access:
         Args:
             routes: to all that there is.
         """
+        visitor, use = self._admit(request, routes)
+        if isinstance(visitor, ApiError):
+            yield visitor
+            return
+        self._in_flight += 1
+        use.in_flight += 1
+        try:
+            yield visitor
+        finally:
+            self._in_flight -= 1
+            use.in_flight -= 1
+
+    def _admit(self, request: web.BaseRequest, routes: Routes) -> tuple[Visitor | ApiError, _Use]:
         if self._in_flight >= self._max_in_flight:
-            yield rate_limited(
-                f"this gateway works on {self._max_in_flight}, which is its limit", retry_after_sec=_FULL_RETRY_SEC
-            )
-            return
+            what = f"this gateway works on {self._max_in_flight}, which is its limit"
+            return rate_limited(what, retry_after_sec=_FULL_RETRY_SEC), self._anybody
         if self._keys is None:
-            with self._counted(None):
-                yield Visitor(key=None, routes=routes)
-            return
+            return Visitor(key=None, routes=routes), self._anybody
         key = self._who(request, self._keys.ring)
         if isinstance(key, ApiError):
-            yield key
-            return
+            return key, self._anybody
         use = self._uses.setdefault(key.name, _Use())
         refused = self._limited(key.entry, use)
-        if refused is not None:
-            yield refused
-            return
-        with self._counted(use):
-            yield Visitor(key=key.name, routes=use.routes(key.entry, routes))
+        return refused or Visitor(key=key.name, routes=use.routes(key.entry, routes)), use
 
     def _who(self, request: web.BaseRequest, ring: KeyRing) -> Key | ApiError:
         presented = presented_key(request.headers)
@@ -158,18 +163,6 @@ class Access:
         if not seconds:
             return None
         return rate_limited(f"this key may send {entry.requests_per_minute} a minute", retry_after_sec=seconds)
-
-    @contextmanager
-    def _counted(self, use: _Use | None) -> Iterator[None]:
-        self._in_flight += 1
-        if use is not None:
-            use.in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if use is not None:
-                use.in_flight -= 1
 
     def _forget_gone(self, ring: KeyRing) -> None:
         if ring is not self._ring:

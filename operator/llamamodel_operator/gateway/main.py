@@ -107,6 +107,7 @@ async def _run(settings: GatewaySettings) -> None:
                     ),
                 ),
                 body_limit_bytes=settings.body_limit_bytes,
+                bodies_limit_bytes=settings.bodies_limit_bytes,
                 access=Access(
                     keys=keys,
                     max_in_flight=settings.max_in_flight,

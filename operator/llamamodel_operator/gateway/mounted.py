@@ -31,6 +31,7 @@ class Mounted:
         self._on_change = on_change
         self._look_sec = look_sec
         self._content: Mapping[str, bytes] | None = None
+        self._folder: Path | None = None
         self._problem = ""
 
     async def run(self) -> None:
@@ -42,23 +43,29 @@ class Mounted:
     def look(self) -> None:
         """Once, now."""
         try:
-            content = self._read()
+            folder = self._current()
+            if folder == self._folder != self._path:
+                return  # the kubelet changes nothing in it
+            content = _files(folder)
         except OSError as error:
             if str(error) != self._problem:
                 self._problem = str(error)
                 _log.error("%s: expected the files of a Secret, found: %s; what is known holds", self._path, error)
             return
-        self._problem = ""
+        self._problem, self._folder = "", folder
         if content != self._content:
             self._content = content
             self._on_change(content)
 
-    def _read(self) -> Mapping[str, bytes]:
+    def _current(self) -> Path:
+        """The folder that the files are in; resolved, so that those of before and after a change are not mixed."""
         current = self._path / _CURRENT
-        # Resolved once: files of before and after a change must not be mixed.
-        folder = current.resolve(strict=True) if current.is_symlink() else self._path
-        return {
-            file.name: file.read_bytes()
-            for file in sorted(folder.iterdir())
-            if not file.name.startswith("..") and file.is_file()
-        }
+        return current.resolve(strict=True) if current.is_symlink() else self._path
+
+
+def _files(folder: Path) -> Mapping[str, bytes]:
+    return {
+        file.name: file.read_bytes()
+        for file in sorted(folder.iterdir())
+        if not file.name.startswith("..") and file.is_file()
+    }

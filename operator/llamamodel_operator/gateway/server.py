@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from llamamodel_operator.core.gateway.errors import (
     INVALID_REQUEST,
@@ -21,7 +21,9 @@ from llamamodel_operator.core.gateway.errors import (
     ApiError,
     body_too_large,
     model_not_found,
+    rate_limited,
 )
+from llamamodel_operator.core.gateway.limits import Part, SharedBytes
 from llamamodel_operator.core.gateway.routes import Routes, ServedModel
 from llamamodel_operator.gateway.access import Access
 from llamamodel_operator.gateway.connections import ConnectionLimits, Connections
@@ -35,6 +37,7 @@ __all__ = ["serve_gateway"]
 
 _READ_SEC = 60.0
 """For a body to arrive: clients that send a byte now and then hold nothing for ever."""
+_FULL_RETRY_SEC = 2
 _MODELS = "/v1/models"
 _PATH = re.compile(r"/v1/[A-Za-z0-9_/-]+")
 """What is passed on although this gateway does not know it: without dots and escapes, as in /v1/../slots."""
@@ -50,6 +53,7 @@ async def serve_gateway(
     directory: Directory,
     forwarder: Forwarder,
     body_limit_bytes: int,
+    bodies_limit_bytes: int,
     access: Access,
     limits: ConnectionLimits,
     cors: Cors,
@@ -57,7 +61,12 @@ async def serve_gateway(
 ) -> AsyncIterator[int]:
     """Serves until left; yields the port. Raises OSError where the port is taken."""
     server = _Server(
-        directory=directory, forwarder=forwarder, body_limit_bytes=body_limit_bytes, access=access, cors=cors
+        directory=directory,
+        forwarder=forwarder,
+        body_limit_bytes=body_limit_bytes,
+        bodies_limit_bytes=bodies_limit_bytes,
+        access=access,
+        cors=cors,
     )
     runner = web.ServerRunner(Connections(server.answer, limits=limits))
     await runner.setup()
@@ -73,11 +82,19 @@ async def serve_gateway(
 
 class _Server:
     def __init__(
-        self, *, directory: Directory, forwarder: Forwarder, body_limit_bytes: int, access: Access, cors: Cors
+        self,
+        *,
+        directory: Directory,
+        forwarder: Forwarder,
+        body_limit_bytes: int,
+        bodies_limit_bytes: int,
+        access: Access,
+        cors: Cors,
     ) -> None:
         self._directory = directory
         self._forwarder = forwarder
         self._body_limit_bytes = body_limit_bytes
+        self._bodies = SharedBytes(max(bodies_limit_bytes, body_limit_bytes))
         self._access = access
         self._cors = cors
 
@@ -121,12 +138,13 @@ class _Server:
             if path.startswith(f"{_MODELS}/"):
                 return self._model(unquote(path.removeprefix(f"{_MODELS}/")), routes)
         elif request.method == "POST" and (path in TASKS or _PATH.fullmatch(path)):
-            body = await self._body(request)
-            if isinstance(body, ApiError):
-                response = error_response(body)
-                response.force_close()  # the rest of the body may still be on its way
-                return response
-            return await self._forwarder.answer(request, path, body, routes=routes)
+            with self._bodies.part() as part:
+                body = await self._body(request, part)
+                if isinstance(body, ApiError):
+                    response = error_response(body)
+                    response.force_close()  # the rest of the body may still be on its way
+                    return response
+                return await self._forwarder.answer(request, path, body, routes=routes)
         known = path in TASKS or path == _MODELS
         return error_response(
             ApiError(
@@ -138,10 +156,13 @@ class _Server:
             )
         )
 
-    async def _body(self, request: web.BaseRequest) -> bytes | ApiError:
+    async def _body(self, request: web.BaseRequest, part: Part) -> bytes | ApiError:
         limit = self._body_limit_bytes
         if (request.content_length or 0) > limit:
             return body_too_large(limit_bytes=limit)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+            # curl sends large bodies only then, or after a second (RFC 9110, 10.1.1).
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = bytearray()
         try:
             async with asyncio.timeout(_READ_SEC):
@@ -149,6 +170,11 @@ class _Server:
                     body += piece
                     if len(body) > limit:
                         return body_too_large(limit_bytes=limit)
+                    if not part.take(len(piece)):
+                        return rate_limited(
+                            "those that this gateway works on are as large as they may be together",
+                            retry_after_sec=_FULL_RETRY_SEC,
+                        )
         except TimeoutError:
             return ApiError(
                 status=408, message=f"The request was not complete within {_READ_SEC:g} s.", type=INVALID_REQUEST

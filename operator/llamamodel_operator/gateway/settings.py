@@ -55,6 +55,10 @@ class GatewaySettings(BaseSettings):
     body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
     """Largest request: images are sent within it."""
 
+    bodies_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 40)] = 128 << 20
+    """What all requests of one gateway may take together, until they are answered; more are refused with 429. One of
+    the largest size is always taken."""
+
     keys_dir: str | None = None
     """Folder with a file for each API key, as a mounted Secret has them, read again when it changes. Unset: whoever
     reaches the gateway may use every model."""

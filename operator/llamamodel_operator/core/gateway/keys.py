@@ -58,10 +58,12 @@ class Key:
     """Attributes:
     name: of the entry: for logs and metrics.
     entry: what it may do.
+    content: of the entry, as it was read.
     """
 
     name: str
     entry: KeyEntry
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,16 @@ def read_keys(files: Mapping[str, bytes], *, known: KeyRing) -> tuple[KeyRing, t
 
     Args:
         files: content of each entry, by its name.
-        known: what was read before.
+        known: what was read before; entries that are as they were are not read again.
     """
     before = {key.name: key for key in known.by_digest.values()}
     found, problems = dict[str, Key](), list[str]()
     for name in sorted(files):
-        key: Key | None
+        key = before.get(name)
         try:
-            key = Key(name=name, entry=_entry(files[name]))
+            if key is None or key.content != files[name]:
+                key = Key(name=name, entry=_entry(files[name]), content=files[name])
         except ValueError as error:
-            key = before.get(name)
             problems.append(f"{name}: {error}; {'what was known of it holds' if key else 'it opens nothing'}")
         if key is None:
             continue

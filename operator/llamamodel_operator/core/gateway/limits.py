@@ -1,12 +1,15 @@
-"""Limits of requests: how many a minute by a token bucket, and how many wrong keys from an address. Time is given."""
+"""Limits of requests: how many a minute by a token bucket, how many wrong keys from an address, how large all are
+together. Time is given."""
 
 from __future__ import annotations
 
 import ipaddress
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["TokenBucket", "WrongKeys"]
+__all__ = ["Part", "SharedBytes", "TokenBucket", "WrongKeys"]
 
 _MINUTE_SEC = 60.0
 _IPV6_PREFIX = 64
@@ -54,6 +57,45 @@ class WrongKeys:
         if len(self._buckets) > self._most_addresses:
             self._buckets.popitem(last=False)
         return bucket.take(now=now)
+
+
+class SharedBytes:
+    """Memory that the bodies of all requests may take together."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.taken = 0
+
+    @contextmanager
+    def part(self) -> Iterator[Part]:
+        """What one request takes of it, until left."""
+        part = Part(self)
+        try:
+            yield part
+        finally:
+            self.taken -= part.taken
+
+    def take(self, size_bytes: int) -> bool:
+        """Whether there was so much."""
+        if self.taken + size_bytes > self._most:
+            return False
+        self.taken += size_bytes
+        return True
+
+
+class Part:
+    """Of one request; made by `SharedBytes.part`."""
+
+    def __init__(self, of: SharedBytes) -> None:
+        self._of = of
+        self.taken = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """More of it; False where there is no more."""
+        if not self._of.take(size_bytes):
+            return False
+        self.taken += size_bytes
+        return True
 
 
 def _origin(address: str | None) -> str:
