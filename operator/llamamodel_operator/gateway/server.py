@@ -114,6 +114,9 @@ class _Server:
         limit = self._body_limit_bytes
         if (request.content_length or 0) > limit:
             return body_too_large(limit_bytes=limit)
+        if request.content.is_eof():  # all of it came with the headers, as most do
+            whole = request.content.read_nowait()
+            return whole if len(whole) <= limit else body_too_large(limit_bytes=limit)
         body = bytearray()
         try:
             async with asyncio.timeout(_READ_SEC):
