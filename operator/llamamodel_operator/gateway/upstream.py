@@ -99,6 +99,7 @@ class UpstreamSession:
         if not connection.reusable:
             connection.abort()
             return
+        connection.rest()
         connection.expiry = connection.loop.call_later(self._keep_sec, self._expire, connection, address)
         self._kept[address].append(connection)
 
@@ -193,6 +194,8 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._keep = False
         self._waiting: asyncio.Future[None] | None = None
+        self._late_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def reusable(self) -> bool:
@@ -219,15 +222,28 @@ class _Connection(asyncio.Protocol):
         return taken
 
     async def more(self, timeout_sec: float) -> None:
-        """Until something has come, or the connection has ended. Raises UpstreamDiedError where nothing can come."""
+        """Until something has come, or the connection has ended.
+
+        Raises:
+            UpstreamDiedError: nothing can come.
+            TimeoutError: nothing has come in time.
+        """
         if self.ended:
             raise UpstreamDiedError
         self._waiting = self.loop.create_future()
+        self._late_at = self.loop.time() + timeout_sec
+        if self._timer is None:  # one for all pieces, as each of them costs as much as a piece itself
+            self._timer = self.loop.call_at(self._late_at, self._look_at_clock)
         try:
-            async with asyncio.timeout(timeout_sec):
-                await self._waiting
+            await self._waiting
         finally:
             self._waiting = None
+
+    def rest(self) -> None:
+        """Nobody waits for it for now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def stay(self) -> None:
         """It is not given up for being idle."""
@@ -237,6 +253,7 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it, whatever was still to be written or read."""
         self.ended = True
+        self.rest()
         self._transport.abort()
 
     # --- called by asyncio
@@ -270,6 +287,15 @@ class _Connection(asyncio.Protocol):
             self.complete = True  # RFC 9112, 6.3: as long as the connection
         self.ended = True
         self._wake()
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._waiting is None or self._waiting.done():
+            return
+        if self.loop.time() >= self._late_at:
+            self._waiting.set_exception(TimeoutError())
+        else:
+            self._timer = self.loop.call_at(self._late_at, self._look_at_clock)
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
