@@ -160,9 +160,9 @@ class _Server:
         limit = self._body_limit_bytes
         if (request.content_length or 0) > limit:
             return body_too_large(limit_bytes=limit)
-        if request.content.is_eof():  # all of it came with the headers, as most do
+        if request.content.is_eof():  # all of it came with the headers, as most do: no timer
             whole = request.content.read_nowait()
-            return whole if len(whole) <= limit else body_too_large(limit_bytes=limit)
+            return _too_much(len(whole), whole, part, limit) or whole
         if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
             # curl sends large bodies only then, or after a second (RFC 9110, 10.1.1).
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -171,13 +171,8 @@ class _Server:
             async with asyncio.timeout(_READ_SEC):
                 async for piece in request.content.iter_any():
                     body += piece
-                    if len(body) > limit:
-                        return body_too_large(limit_bytes=limit)
-                    if not part.take(len(piece)):
-                        return rate_limited(
-                            "those that this gateway works on are as large as they may be together",
-                            retry_after_sec=_FULL_RETRY_SEC,
-                        )
+                    if refusal := _too_much(len(body), piece, part, limit):
+                        return refusal
         except TimeoutError:
             return ApiError(
                 status=408, message=f"The request was not complete within {_READ_SEC:g} s.", type=INVALID_REQUEST
@@ -206,6 +201,17 @@ class _Server:
                 "adapters": [f"{name}:{adapter}" for adapter in model.adapters],
             },
         }
+
+
+def _too_much(length: int, piece: bytes, part: Part, limit: int) -> ApiError | None:
+    """Why a body of so many bytes, the last of which are this piece, is not taken."""
+    if length > limit:
+        return body_too_large(limit_bytes=limit)
+    if not part.take(len(piece)):
+        return rate_limited(
+            "those that this gateway works on are as large as they may be together", retry_after_sec=_FULL_RETRY_SEC
+        )
+    return None
 
 
 def _json(document: object) -> web.Response:
