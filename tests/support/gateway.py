@@ -47,6 +47,7 @@ def running_gateway(
     timeout_sec: int = 60,
     body_limit_bytes: int = 1 << 20,
     waits: WaitLimits | None = None,
+    load_poll_sec: float = 0,
 ) -> Iterator[str]:
     """Its URL; it runs in a thread with an event loop of its own. Nobody waits for a model unless `waits` lets them."""
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
@@ -59,7 +60,13 @@ def running_gateway(
                 host="127.0.0.1",
                 port=0,
                 directory=directory,
-                forwarder=Forwarder(directory=directory, session=session, timeout_sec=timeout_sec, waits=waits),
+                forwarder=Forwarder(
+                    directory=directory,
+                    session=session,
+                    timeout_sec=timeout_sec,
+                    waits=waits,
+                    load_poll_sec=load_poll_sec,
+                ),
                 body_limit_bytes=body_limit_bytes,
             ) as port,
         ):

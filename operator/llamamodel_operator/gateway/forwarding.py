@@ -33,6 +33,7 @@ from llamamodel_operator.core.gateway.shaping import refusal_of, shaped
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, error_response
 from llamamodel_operator.gateway.waiting import WaitingRoom
 
@@ -126,10 +127,12 @@ class Forwarder:
         session: aiohttp.ClientSession,
         timeout_sec: int,
         waits: WaitLimits | None = None,
+        load_poll_sec: float = 0,
     ) -> None:
         """Args:
         timeout_sec: within which each piece of an answer must come.
         waits: for models that have no pod yet; None: no request waits.
+        load_poll_sec: how often pods are asked for what they have to do; 0: never.
         """
         self._directory = directory
         self._session = session
@@ -137,7 +140,12 @@ class Forwarder:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC, sock_read=timeout_sec)
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
+        self._loads = LoadReader(in_flight=self._in_flight, every_sec=load_poll_sec)
         self._waiting_room = WaitingRoom(directory=directory, limits=waits or WaitLimits(longest_sec=0))
+
+    async def end(self) -> None:
+        """When the last request was answered."""
+        await self._loads.end()
 
     async def answer(self, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         """The answer to a POST; has been sent where it is a stream.
@@ -189,7 +197,12 @@ class Forwarder:
             if not addresses:
                 return error_response(upstream_died())
             self._turn += 1
-            address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
+            address = pick(
+                addresses,
+                in_flight=self._loads.load(model, addresses),
+                beginning=beginning,
+                turn=self._turn,
+            )
             with self._taken(address):
                 for _ in range(_STALE_CONNECTIONS):
                     try:

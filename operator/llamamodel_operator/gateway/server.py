@@ -62,6 +62,7 @@ async def serve_gateway(
         yield bound
     finally:
         await runner.cleanup()
+        await forwarder.end()
 
 
 class _Server:

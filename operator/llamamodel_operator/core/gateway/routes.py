@@ -31,6 +31,7 @@ class ServedModel:
         startup_timeout_sec: that a pod may take to load; None where it is not settled.
         progressing: whether the operator expects it to get further without anybody doing anything.
         startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
+        metrics: whether its servers tell what they have to do.
         grammar: whether its servers hold every answer to a grammar.
         stop: texts at which an answer ends where the request names none: its servers do not know them.
         max_tokens: of an answer where the request says nothing; -1: no limit; None: the LlamaModel says nothing.
@@ -51,6 +52,7 @@ class ServedModel:
     startup_timeout_sec: int | None = None
     progressing: bool = False
     startup_deadline: str = ""
+    metrics: bool = True
     grammar: bool = False
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
@@ -166,6 +168,7 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         startup_timeout_sec=_number(spec.get("startupTimeoutSec")) or _number(settled.get("startupTimeoutSec")),
         progressing=progressing.get("status") == "True",
         startup_deadline=status.get("startupDeadline") or "",
+        metrics=(spec.get("endpoints") or {}).get("metrics") is not False,
         grammar=bool(spec.get("grammar")),
         stop=tuple(defaults.get("stop") or ()),
         max_tokens=_number(defaults.get("max_tokens")),
