@@ -59,6 +59,7 @@ _CONNECT_SEC = 5.0
 _KEEP_SEC = 3.0
 """llama-server closes a connection that is idle for 5 s; a request on one that it is just closing would be lost."""
 _BUSY_RETRY_SEC = 2
+_LOADING = "model_loading"
 _STALE_CONNECTIONS = 3
 """That one request may meet: all that were kept are closed at about the same time."""
 _NOT_PASSED_ON = frozenset(
@@ -78,7 +79,9 @@ _LONGEST_EVENT_BYTES = 1 << 20
 
 
 class _NotTakenError(Exception):
-    pass
+    def __init__(self, said: ApiError | None = None) -> None:
+        super().__init__()
+        self.said = said
 
 
 class _StaleError(Exception):
@@ -191,11 +194,11 @@ class Forwarder:
         if sent is not document:
             body = orjson.dumps(sent)
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
-        beginning, tried = beginning_of(document), set[str]()
+        beginning, tried, said = beginning_of(document), set[str](), upstream_died()
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
-                return error_response(upstream_died())
+                return error_response(said)
             self._turn += 1
             address = pick(
                 addresses,
@@ -209,7 +212,8 @@ class Forwarder:
                         return await self._ask(request, body, address, asked, begun)
                     except _StaleError:
                         continue
-                    except _NotTakenError:
+                    except _NotTakenError as error:
+                        said = error.said or said
                         break
             tried.add(address)  # it has not taken the request: another one may
 
@@ -247,7 +251,7 @@ class Forwarder:
         """The answer of one pod.
 
         Raises:
-            _NotTakenError: there is no connection to it.
+            _NotTakenError: there is no connection to it, or it has been started anew and loads the model.
             _StaleError: the one that was kept had been closed.
         """
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
@@ -273,7 +277,10 @@ class Forwarder:
             return error_response(upstream_died())
         async with upstream:
             if upstream.status >= 400:
-                return error_response(translate(upstream.status, await _beginning(upstream), asked=asked))
+                refusal = translate(upstream.status, await _beginning(upstream), asked=asked)
+                if refusal.code == _LOADING:
+                    raise _NotTakenError(refusal)
+                return error_response(refusal)
             return await self._pass_on(request, upstream, asked, begun)
 
     async def _pass_on(
