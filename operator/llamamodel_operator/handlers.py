@@ -9,9 +9,9 @@ import kopf
 
 from llamamodel_operator.api.labels import MODEL_LABEL
 from llamamodel_operator.core.objects.job import INSPECTION_LABEL
-from llamamodel_operator.shell.client import ClusterClient, Resource
+from llamamodel_operator.shell.client import MODELS, ClusterClient, Resource
 from llamamodel_operator.shell.metrics import Metrics
-from llamamodel_operator.shell.resync import label_selector, models_of
+from llamamodel_operator.shell.resync import label_selector, models_of, namesakes_of
 from llamamodel_operator.shell.store import CACHED, Key, Store
 
 __all__ = ["make_registry", "make_settings"]
@@ -37,13 +37,17 @@ def make_registry(
         async def seen(event: kopf.RawEvent, **_: Any) -> None:
             raw: dict[str, Any] = event["object"]  # type: ignore[assignment]
             received.inc()
+            namesakes = namesakes_of(store, Key.of(raw)) if resource is MODELS else frozenset()
             if event["type"] == "DELETED":
                 store.remove(resource, raw)
             elif not store.put(resource, raw):
                 return  # the answer to our own write told the same before
             labels = raw["metadata"].get("labels") or {}
             label = labels.get(MODEL_LABEL) or labels.get(INSPECTION_LABEL)
-            for key in models_of(store, resource, Key.of(raw), label):
+            concerned = models_of(store, resource, Key.of(raw), label)
+            if resource is MODELS:  # a name that is taken or given back is another's matter too
+                namesakes |= namesakes_of(store, Key.of(raw))
+            for key in (*concerned, *sorted(namesakes.difference(concerned))):
                 enqueue(key)
 
     for resource in CACHED:

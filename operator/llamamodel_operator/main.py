@@ -187,6 +187,7 @@ class Operator:
             examine=sandbox.examine_async,
             nodes=self._nodes.nodes,
             operator_image=settings.operator_image if inspects else "",
+            bare_namespaces=settings.bare_namespaces,
         )
         self._inspector = Inspector(
             client=client,

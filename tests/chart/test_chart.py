@@ -37,6 +37,8 @@ WAY_TO_SET = {
     "inspection_timeout_sec": "inspection.timeoutSec",
     "operator_image": "image.repository",
     "node_affinity": "nodeAffinity",
+    "gateway": "gateway.enabled",
+    "gateway_bare_namespaces": "gateway.bareNamespaces",
     "gpu_overhead": "gpuOverhead",
     "resync_interval_sec": "resyncIntervalSec",
     "log_format": "logFormat",
@@ -375,6 +377,7 @@ def test_every_variable_that_the_chart_sets_is_a_setting_of_the_operator() -> No
         "modelDefaults": {"startupTimeoutSec": 900},
         "allowedFlags": ["--path"],
         "gpuOverhead": {"amd": "1Gi"},
+        "gateway": {"bareNamespaces": ["a"]},
     }
     chart = render(json.dumps(given))
     ours = {name.removeprefix(PREFIX).lower() for name in chart.env}
@@ -452,6 +455,15 @@ def test_values_reach_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.image_by_resource["nvidia.com/gpu"] == "registry.example/llama:cuda"
     assert found.image_by_resource["example.com/npu"] == "registry.example/llama:npu"
     assert found.image_by_resource["amd.com/gpu"] == "ghcr.io/ggml-org/llama.cpp:server-rocm"
+
+
+def test_the_operator_knows_of_the_gateway_and_of_the_names_in_it() -> None:
+    deployment = render('{"gateway": {"enabled": true, "bareNamespaces": ["team-a"]}}').one("Deployment", NAME)
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert env[f"{PREFIX}GATEWAY"] == "true"
+    assert json.loads(str(env[f"{PREFIX}GATEWAY_BARE_NAMESPACES"])) == ["team-a"]
+    assert render().env[f"{PREFIX}GATEWAY"] == "false"
 
 
 @pytest.mark.parametrize("nothing", ["null", '""'])

@@ -63,6 +63,7 @@ def running_gateway(
     origins: Sequence[str] = (),
     tls: ServingTls | None = None,
     waits: WaitLimits | None = None,
+    load_poll_sec: float = 0,
 ) -> Iterator[str]:
     """Its URL; it runs in a thread with an event loop of its own. Nobody waits for a model unless `waits` lets them."""
     loop, started, stop = uvloop.new_event_loop(), threading.Event(), asyncio.Event()
@@ -81,6 +82,7 @@ def running_gateway(
                     timeout_sec=timeout_sec,
                     max_in_flight_per_pod=max_in_flight_per_pod,
                     waits=waits,
+                    load_poll_sec=load_poll_sec,
                 ),
                 body_limit_bytes=body_limit_bytes,
                 bodies_limit_bytes=bodies_limit_bytes,

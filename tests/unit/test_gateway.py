@@ -191,6 +191,17 @@ def test_a_pod_that_is_not_there_any_more_is_passed_over() -> None:
     assert (response.status_code, error_of(response)["code"]) == (502, "upstream_died")
 
 
+def test_a_pod_that_loads_again_is_passed_over_while_there_is_another() -> None:
+    loads = whole(503, '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}')
+    with served(loads, whole(200, "{}")) as (client, (first, second), directory):
+        assert [client.post("/v1/completions", json={"model": "gemma-3"}).status_code for _ in range(6)] == [200] * 6
+        assert first.asked
+        assert len(second.asked) == 6
+        directory.given["demo/gemma"] = [first.address]
+        response = client.post("/v1/chat/completions", json=CHAT)
+    assert (response.status_code, error_of(response)["code"]) == (503, "model_loading")
+
+
 def test_a_connection_that_the_server_has_closed_in_the_meantime_loses_no_request() -> None:
     """As llama-server does after streams, and with idle ones."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamodel_operator.core.gateway.picking import beginning_of, pick
+from llamamodel_operator.core.gateway.picking import beginning_of, others_load, pick
 
 PODS = ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"]
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -84,3 +84,24 @@ def test_without_a_beginning_who_has_least_to_do_takes_turns() -> None:
         PODS[1],
         PODS[2],
     ]
+
+
+SAID = b"# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing 2\nllamacpp:requests_deferred 3\n"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "own", "expected"),
+    [
+        (SAID, 0, 5),
+        (SAID, 2, 3),
+        (SAID, 7, 0),
+        (b"", 0, None),
+        (b"llamacpp:requests_processing 2\n", 0, None),
+        (b"llamacpp:requests_processing nan\nllamacpp:requests_deferred 0\n", 0, None),
+        (b"<html>llamacpp:requests_processing 2</html>", 0, None),
+    ],
+)
+def test_what_others_have_sent_a_pod_is_what_it_says_less_ones_own(
+    metrics: bytes, own: int, expected: int | None
+) -> None:
+    assert others_load(metrics, own=own) == expected

@@ -70,6 +70,25 @@ async def test_a_model_is_noted_and_queued(world: World, kind: str | None) -> No
     assert world.store.get(MODELS, GEMMA) == a_model().raw()
 
 
+async def test_a_name_that_is_taken_or_given_back_concerns_those_who_share_it(world: World) -> None:
+    other = Key("other", "qwen")
+    called = {**a_model().with_spec(servedModelName="chat").raw()}
+    await world.hears(MODELS, "ADDED", called)
+    qwen = a_model().named("qwen").with_spec(servedModelName="chat").raw()
+    qwen["metadata"] = {**qwen["metadata"], "namespace": "other", "uid": "7"}
+    assert await world.hears(MODELS, "ADDED", qwen) == [other, GEMMA]
+    qwen["metadata"]["resourceVersion"] = "2"
+    qwen["spec"]["servedModelName"] = "talk"
+    assert await world.hears(MODELS, "MODIFIED", qwen) == [other, GEMMA]
+    qwen["metadata"]["resourceVersion"] = "3"
+    assert await world.hears(MODELS, "MODIFIED", qwen) == [other]
+    called["metadata"]["resourceVersion"] = "4"
+    called["spec"]["servedModelName"] = "talk"
+    assert await world.hears(MODELS, "MODIFIED", called) == [GEMMA, other]
+    called["metadata"]["resourceVersion"] = "5"
+    assert await world.hears(MODELS, "DELETED", called) == [GEMMA, other]
+
+
 async def test_a_deleted_model_is_forgotten(world: World) -> None:
     await world.hears(MODELS, "ADDED", a_model().raw())
     assert await world.hears(MODELS, "DELETED", a_model().at_version(2).raw()) == [GEMMA]

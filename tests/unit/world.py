@@ -56,7 +56,7 @@ async def _examine(text: str) -> TemplateReport:
 class World:
     """A reconciler, its cache, and the API server that both see."""
 
-    def __init__(self, cluster: FakeCluster, *, inspecting: bool = False) -> None:
+    def __init__(self, cluster: FakeCluster, *, inspecting: bool = False, gateway: bool = False) -> None:
         self.cluster = cluster
         self.store = Store()
         self.metrics = Metrics()
@@ -64,7 +64,13 @@ class World:
         self.now = NOON
         self.later: dict[Key, float] = {}
         image = OPERATOR_IMAGE if inspecting else ""
-        self.gatherer = Gatherer(client=cluster, store=self.store, examine=_examine, operator_image=image)
+        self.gatherer = Gatherer(
+            client=cluster,
+            store=self.store,
+            examine=_examine,
+            operator_image=image,
+            bare_namespaces=None if gateway else frozenset(),
+        )
         self.inspector = Inspector(
             client=cluster,
             store=self.store,

@@ -117,6 +117,12 @@ off
   value: {{ include "llamamodel-operator.image" . | quote }}
 - name: LLAMAMODEL_OPERATOR_NODE_AFFINITY
   value: {{ .Values.nodeAffinity | quote }}
+- name: LLAMAMODEL_OPERATOR_GATEWAY
+  value: {{ .Values.gateway.enabled | quote }}
+{{- with .Values.gateway.bareNamespaces }}
+- name: LLAMAMODEL_OPERATOR_GATEWAY_BARE_NAMESPACES
+  value: {{ toJson . | quote }}
+{{- end }}
 {{- with .Values.gpuOverhead }}
 - name: LLAMAMODEL_OPERATOR_GPU_OVERHEAD
   value: {{ toJson . | quote }}

@@ -93,6 +93,9 @@ class FindingCode(StrEnum):
     only the server knows stays unknown. A server that is only slow to answer is waited for."""
     NO_DISRUPTION_BUDGET = "NoDisruptionBudget"
     """The PodDisruptionBudget could not be made; the model serves all the same."""
+    # names
+    NAME_TAKEN = "NameTaken"
+    """Another LlamaModel has this served name at the gateway: this one answers there to `namespace/name` alone."""
     # volumes
     CLAIM_TIES_TO_NODE = "ClaimTiesToNode"
     """The volume can be mounted on one node at a time: all pods of the model run on that node."""

@@ -41,6 +41,7 @@ class Facts:
         running_revision: of its pod template, where it asks for pods at all; else empty.
         running_drain: image of the sidecar that its pods have; empty where they have none.
         running_check: the check that its pods begin with; None where they begin without one.
+        name_holder: full name of the LlamaModel that has this one's served name at the gateway; empty where none has.
     """
 
     texts: Mapping[ConfigMapKey, str | Missing] = field(default_factory=dict)
@@ -54,3 +55,4 @@ class Facts:
     running_revision: str = ""
     running_drain: str = ""
     running_check: Check | None = None
+    name_holder: str = ""

@@ -195,6 +195,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         *_too_long(arguments),
         *claim_findings(model.spec, facts.claim_modes),
         *assessment.findings,
+        *_name_taken(model, facts),
     ]
 
     texts_map, scales = build_texts(model, texts.files), build_scales(model)
@@ -395,6 +396,18 @@ def _model_facts(spec: LlamaModelSpec, inspection: Inspection | None) -> ModelFa
     mla = {f"{model.architecture}.attention.{name}_length_mla" for name in ("key", "value")} <= model.metadata.keys()
     trained = model.metadata.get(f"{model.architecture}.context_length")
     return ModelFacts(gpus=gpus, n_ctx_train=trained if isinstance(trained, int) and trained > 0 else None, mla=mla)
+
+
+def _name_taken(model: LlamaModel, facts: Facts) -> Iterator[Finding]:
+    if facts.name_holder:
+        yield Finding(
+            severity=Severity.WARNING,
+            code=FindingCode.NAME_TAKEN,
+            field="spec.servedModelName",
+            message=f"LlamaModel {facts.name_holder} has the name {model.served_name} at the gateway, where this one"
+            f" answers to {model.namespace}/{model.name} alone",
+            suggestion="choose another name",
+        )
 
 
 def _reserved(model: LlamaModel) -> Iterator[Finding]:

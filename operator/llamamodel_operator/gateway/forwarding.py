@@ -31,6 +31,7 @@ from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Ask
 from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 from llamamodel_operator.gateway.waiting import WaitingRoom
@@ -53,6 +54,7 @@ TASKS: Mapping[str, Task | None] = {
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
 _BUSY_RETRY_SEC = 2
+_LOADING = "model_loading"
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
 _NOT_PASSED_ON = frozenset(
@@ -69,6 +71,14 @@ _AT_ONCE_BYTES = 1 << 16
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
 _WHOLE_EVENT = b"\n\n"
 _LONGEST_EVENT_BYTES = 1 << 20
+
+
+class _LoadsAgainError(Exception):
+    """The pod has been started anew, and loads the model."""
+
+    def __init__(self, said: ApiError) -> None:
+        super().__init__(said.message)
+        self.said = said
 
 
 class _BrokenOffError(Exception):
@@ -89,12 +99,14 @@ class Forwarder:
         max_in_flight_per_pod: int | None = None,
         gateways: int = 1,
         waits: WaitLimits | None = None,
+        load_poll_sec: float = 0,
     ) -> None:
         """Args:
         timeout_sec: within which each piece of an answer must come.
         max_in_flight_per_pod: requests that this gateway has at one pod at a time; None: what its threads leave.
         gateways: that send to the same pods.
         waits: for models that have no pod yet; None: no request waits.
+        load_poll_sec: how often pods are asked for what they have to do; 0: never.
         """
         self._directory = directory
         self._session = session
@@ -103,7 +115,12 @@ class Forwarder:
         self._turn = 0
         self._max_in_flight_per_pod = max_in_flight_per_pod
         self._gateways = gateways
+        self._loads = LoadReader(in_flight=self._in_flight, every_sec=load_poll_sec)
         self._waiting_room = WaitingRoom(directory=directory, limits=waits or WaitLimits(longest_sec=0))
+
+    async def end(self) -> None:
+        """When the last request was answered."""
+        await self._loads.end()
 
     async def answer(self, request: web.BaseRequest, path: str, body: bytes, *, routes: Routes) -> web.StreamResponse:
         """The answer to a POST; has been sent where it is a stream.
@@ -150,22 +167,30 @@ class Forwarder:
         if sent is not document:
             body = orjson.dumps(sent)
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
-        beginning, tried = beginning_of(document), set[str]()
+        beginning, tried, said = beginning_of(document), set[str](), upstream_died()
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
-                return error_response(upstream_died())
+                return error_response(said)
             most = self._most_at_a_pod(model)
             addresses = [one for one in addresses if self._in_flight[one] < most]
             if not addresses:
                 return error_response(_all_full(most))
             self._turn += 1
-            address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
+            address = pick(
+                addresses,
+                in_flight=self._loads.load(model, addresses),
+                beginning=beginning,
+                turn=self._turn,
+            )
             with self._taken(address):
                 try:
                     return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
-                    tried.add(address)  # it has not taken the request: another one may
+                    pass
+                except _LoadsAgainError as error:
+                    said = error.said
+            tried.add(address)  # it has not taken the request: another one may
 
     def _most_at_a_pod(self, model: ServedModel) -> int:
         """Requests of this gateway: below the pod's threads, of which probes and the drain need some."""
@@ -190,7 +215,7 @@ class Forwarder:
         asked: Asked,
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
-        """The answer of one pod. Raises NoConnectionError."""
+        """The answer of one pod. Raises NoConnectionError and _LoadsAgainError, where it has not taken the request."""
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
         try:
             upstream = await self._session.post(
@@ -206,7 +231,10 @@ class Forwarder:
             return error_response(timed_out(timeout_sec=self._timeout_sec))
         async with upstream:
             if upstream.status >= 400:
-                return error_response(translate(upstream.status, await _beginning(upstream), asked=asked))
+                refusal = translate(upstream.status, await _beginning(upstream), asked=asked)
+                if refusal.code == _LOADING:
+                    raise _LoadsAgainError(refusal)
+                return error_response(refusal)
             return await self._pass_on(request, upstream, asked, begun)
 
     async def _pass_on(

@@ -105,6 +105,7 @@ async def _run(settings: GatewaySettings) -> None:
                         per_model=settings.wait_per_model,
                         total=settings.wait_total,
                     ),
+                    load_poll_sec=settings.load_poll_sec,
                 ),
                 body_limit_bytes=settings.body_limit_bytes,
                 bodies_limit_bytes=settings.bodies_limit_bytes,

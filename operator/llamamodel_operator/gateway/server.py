@@ -78,6 +78,7 @@ async def serve_gateway(
         yield bound
     finally:
         await runner.cleanup()
+        await forwarder.end()
 
 
 class _Server:

@@ -103,6 +103,11 @@ class GatewaySettings(BaseSettings):
     wait_total: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait for models at all, in this pod: each keeps its body in memory."""
 
+    load_poll_sec: Annotated[int, Field(ge=0, le=60)] = 1
+    """Seconds between two questions to each pod how many requests it works on or has waiting, while a model with two
+    pods or more is asked for something; 0: none. The questions go to /metrics, and each reader of that sets the
+    averages `llamacpp:prompt_tokens_seconds` and `llamacpp:predicted_tokens_seconds` to zero."""
+
     log_format: Literal["auto", "text", "json"] = "auto"
     """How log lines are written: auto is text on a terminal, else json."""
 

@@ -10,6 +10,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import ConfigMapKey
 from llamamodel_operator.core.checks import revision_of
 from llamamodel_operator.core.facts import Facts, Missing
+from llamamodel_operator.core.gateway.routes import name_holder, served_model
 from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.objects.check import check_of
@@ -21,12 +22,13 @@ from llamamodel_operator.core.texts import chat_template_text, referenced_keys, 
 from llamamodel_operator.shell.client import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    MODELS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     ApiError,
     ClusterClient,
 )
-from llamamodel_operator.shell.store import Key, Store, controller_uid
+from llamamodel_operator.shell.store import Key, Store, controller_uid, name_groups
 
 __all__ = ["Gatherer"]
 
@@ -42,12 +44,15 @@ class Gatherer:
         examine: Callable[[str], Awaitable[TemplateReport]],
         nodes: Callable[[], tuple[NodeGpus, ...] | None] = lambda: None,
         operator_image: str = "",
+        bare_namespaces: frozenset[str] | None = frozenset(),
     ) -> None:
+        """`bare_namespaces`: whose models have bare names at a gateway; None: all of them."""
         self._client = client
         self._store = store
         self._examine = examine
         self._nodes = nodes
         self._operator_image = operator_image
+        self._bare_namespaces = bare_namespaces
         self.unwatched: set[Key] = set()
         """LlamaModels that refer to a ConfigMap without our label: somebody has to look at it now and then."""
 
@@ -72,7 +77,18 @@ class Gatherer:
             running_drain=drain_image_of(live) if live is not None else "",
             running_check=check_of(live) if live is not None else None,
             claim_modes=self._claim_modes(model),
+            name_holder=self._name_holder(Key(model.namespace, model.name)),
         )
+
+    def _name_holder(self, key: Key) -> str:
+        """The LlamaModel that has this one's served name at the gateway; empty where none has."""
+        raw = self._store.get(MODELS, key)
+        if raw is None:
+            return ""
+        namesakes = {other for group in name_groups(raw) for other in self._store.keys_in(MODELS, group)} - {key}
+        others = [found for other in namesakes if (found := self._store.get(MODELS, other)) is not None]
+        holder = name_holder(served_model(raw), map(served_model, others), bare_namespaces=self._bare_namespaces)
+        return holder.full_name if holder is not None else ""
 
     def _ended(self, deployment: Mapping[str, Any]) -> bool:
         """Whether a container of its pods has ended before it answered."""

@@ -22,9 +22,18 @@ from llamamodel_operator.shell.client import (
     Resource,
 )
 from llamamodel_operator.shell.metrics import Metrics
-from llamamodel_operator.shell.store import CACHED, CHILDREN, Key, Store, claim_group, config_map_group, version_of
+from llamamodel_operator.shell.store import (
+    CACHED,
+    CHILDREN,
+    Key,
+    Store,
+    claim_group,
+    config_map_group,
+    name_groups,
+    version_of,
+)
 
-__all__ = ["Resync", "models_of"]
+__all__ = ["Resync", "models_of", "namesakes_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +64,13 @@ def models_of(store: Store, resource: Resource, key: Key, label: str | None) -> 
     if resource in CHILDREN:  # by its name too, since somebody may have edited its labels
         return tuple({*by_label, *store.keys_in(MODELS, key)})
     return by_label
+
+
+def namesakes_of(store: Store, key: Key) -> frozenset[Key]:
+    """The LlamaModels that share a name at the gateway with this one, itself included; none where it is not known."""
+    raw = store.get(MODELS, key)
+    groups = name_groups(raw) if raw is not None else ()
+    return frozenset(other for group in groups for other in store.keys_in(MODELS, group))
 
 
 class Resync:

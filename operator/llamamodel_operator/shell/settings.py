@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     """Memory on each GPU that the driver takes and llama.cpp does not see, by vendor, as a JSON map of quantities such
     as {"nvidia": "512Mi"}. The vendor of nvidia.com/gpu is nvidia. Others: 640Mi, an allowance on the high side."""
 
+    gateway: bool = False
+    """There is a gateway: a LlamaModel whose served name another one has there is told so in a finding."""
+
+    gateway_bare_namespaces: Annotated[list[str], Field(max_length=100)] = []
+    """Namespaces whose models have bare names at the gateway, as in its own settings. Unset: all."""
+
     @field_validator("gpu_overhead")
     @classmethod
     def _amounts(cls, value: dict[str, str | int]) -> dict[str, str | int]:
@@ -156,6 +162,11 @@ class Settings(BaseSettings):
         placeholder = {"model": {"pvc": {"claimName": "models", "path": "model.gguf"}}}
         LlamaModel.parse({"metadata": identity, "spec": placeholder}, defaults=value)
         return value
+
+    @property
+    def bare_namespaces(self) -> frozenset[str] | None:
+        """Whose models have bare names at the gateway; None: all of them."""
+        return frozenset(self.gateway_bare_namespaces) or None if self.gateway else frozenset()
 
     @property
     def configuration(self) -> Configuration:

@@ -32,6 +32,7 @@ __all__ = [
     "config_map_group",
     "controller_uid",
     "inspection_group",
+    "name_groups",
     "version_of",
 ]
 
@@ -165,6 +166,13 @@ def config_map_group(config_map: Key) -> Key:
     return Key(config_map.namespace, f"configmap/{config_map.name}")
 
 
+def name_groups(raw: Mapping[str, Any]) -> tuple[Key, ...]:
+    """The groups of the models that may have a name of this LlamaModel at the gateway, whatever their namespace."""
+    key = Key.of(raw)
+    served = (raw.get("spec") or {}).get("servedModelName") or key.name
+    return tuple(dict.fromkeys(Key("", f"name/{name}") for name in (str(served), str(key))))
+
+
 def controller_uid(raw: Mapping[str, Any]) -> str | None:
     """Who owns an object, as the garbage collector sees it."""
     owners = raw["metadata"].get("ownerReferences") or []
@@ -181,7 +189,7 @@ def _groups(resource: Resource, raw: Mapping[str, Any]) -> tuple[Key, ...]:
     key = Key.of(raw)
     if resource is MODELS:
         read_from = dict.fromkeys(_read_from(key.namespace, raw.get("spec") or {}))
-        return (Key(key.namespace, child_name(key.name)), *read_from)
+        return (Key(key.namespace, child_name(key.name)), *read_from, *name_groups(raw))
     labels = raw["metadata"].get("labels") or {}
     if resource is PODS and (inspected := labels.get(INSPECTION_LABEL)):
         return (inspection_group(Key(key.namespace, inspected)),)
@@ -211,8 +219,8 @@ def _read_from(namespace: str, part: object) -> tuple[Key, ...]:
 
 def _trimmed(resource: Resource, raw: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {name: raw["metadata"][name] for name in _METADATA if name in raw["metadata"]}
-    if resource in (JOBS, PERSISTENT_VOLUME_CLAIMS):
-        metadata["creationTimestamp"] = raw["metadata"].get("creationTimestamp")
+    if resource in (MODELS, JOBS, PERSISTENT_VOLUME_CLAIMS) and "creationTimestamp" in raw["metadata"]:
+        metadata["creationTimestamp"] = raw["metadata"]["creationTimestamp"]
     if resource is JOBS:
         return {"metadata": metadata, "status": {"conditions": (raw.get("status") or {}).get("conditions")}}
     if resource is PERSISTENT_VOLUME_CLAIMS:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["beginning_of", "pick"]
+__all__ = ["beginning_of", "others_load", "pick"]
 
 _MORE = 1.25
 """How much more than the mean a pod may have to do before a conversation moves on."""
 _BEGINNING = 2_048
 """Characters of each text that count: what is alike so far is alike for a slot's cache, too."""
+_PROCESSING = re.compile(rb"^llamacpp:requests_processing (\d{1,6})(?:\.0*)?$", re.MULTILINE)
+_DEFERRED = re.compile(rb"^llamacpp:requests_deferred (\d{1,6})(?:\.0*)?$", re.MULTILINE)
 
 
 def beginning_of(request: Mapping[str, Any]) -> bytes | None:
@@ -48,7 +51,7 @@ def pick(addresses: Sequence[str], *, in_flight: Mapping[str, int], beginning: b
 
     Args:
         addresses: of pods that are ready; one at least.
-        in_flight: requests that each of them works on; of others none.
+        in_flight: requests that each of them works on or has waiting; of others none.
         beginning: of the conversation.
         turn: counts requests; who has as little to do as others takes turns with them.
     """
@@ -63,6 +66,18 @@ def pick(addresses: Sequence[str], *, in_flight: Mapping[str, int], beginning: b
     least = min(load.values())
     idle = [address for address in addresses if load[address] == least]
     return idle[turn % len(idle)]
+
+
+def others_load(metrics: bytes, *, own: int) -> int | None:
+    """Requests that a pod works on (busy slots) or has waiting (deferred), besides one's own, by what it says itself;
+    None where it does not say. It is what others had when it was asked: one's own are counted as they are now.
+
+    Args:
+        metrics: of llama-server, in Prometheus' text form.
+        own: requests that are with the pod already; those that it does not know of yet make it too few others.
+    """
+    busy, deferred = _PROCESSING.search(metrics), _DEFERRED.search(metrics)
+    return max(int(busy[1]) + int(deferred[1]) - own, 0) if busy and deferred else None
 
 
 def _text(content: Any) -> str:

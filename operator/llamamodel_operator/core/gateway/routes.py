@@ -11,7 +11,7 @@ from llamamodel_operator.api.engine import DEFAULT_PARALLEL_SLOTS, DEFAULT_QUEUE
 from llamamodel_operator.api.findings import FindingCode
 from llamamodel_operator.api.spec import Task
 
-__all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
+__all__ = ["ServedModel", "Target", "build_routes", "name_holder", "ready_addresses", "served_model"]
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _PORT_NAME = "http"
@@ -24,7 +24,8 @@ class ServedModel:
     Attributes:
         created: RFC 3339, as the API server has it: orders by age.
         served_name: under which its servers know it.
-        confirmed: whether the operator has taken note of this name: it was served under it before.
+        confirmed: whether the operator has taken note of this name, and has not found it taken: it was served under it
+            before.
         adapters: names of its LoRA adapters, in the order of their ids.
         phase: of its status; empty where the operator has not seen it yet.
         reason, message: of its condition Ready.
@@ -33,6 +34,7 @@ class ServedModel:
         http_threads: of each of its servers: as many requests may be at one at a time.
         progressing: whether the operator expects it to get further without anybody doing anything.
         startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
+        metrics: whether its servers tell what they have to do.
         grammar: whether its servers hold every answer to a grammar.
         stop: texts at which an answer ends where the request names none: its servers do not know them.
         max_tokens: of an answer where the request says nothing; -1: no limit; None: the LlamaModel says nothing.
@@ -54,6 +56,7 @@ class ServedModel:
     http_threads: int = DEFAULT_PARALLEL_SLOTS + DEFAULT_QUEUE_LIMIT
     progressing: bool = False
     startup_deadline: str = ""
+    metrics: bool = True
     grammar: bool = False
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
@@ -145,6 +148,19 @@ def build_routes(models: Iterable[ServedModel], *, bare_namespaces: frozenset[st
     return Routes(named, tuple(shadowed))
 
 
+def name_holder(
+    model: ServedModel, others: Iterable[ServedModel], *, bare_namespaces: frozenset[str] | None
+) -> ServedModel | None:
+    """Who has the served name of a model at the gateway in its place; None where it has it, or may have no bare name.
+
+    Args:
+        others: all that may have this name.
+        bare_namespaces: as of `build_routes`.
+    """
+    routes = build_routes([model, *others], bare_namespaces=bare_namespaces)
+    return routes.by_name[model.served_name] if model in routes.shadowed else None
+
+
 def served_model(raw: Mapping[str, Any]) -> ServedModel:
     """From an object as the API server has it: its schema was checked there."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
@@ -153,13 +169,14 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
     ready, progressing = by_type.get(ConditionType.READY, {}), by_type.get(ConditionType.PROGRESSING, {})
     settled = (status.get("engine") or {}).get("settled") or {}
     defaults = spec.get("requestDefaults") or {}
+    found = {finding.get("code") for finding in status.get("findings") or ()}
     name = spec.get("servedModelName") or metadata["name"]
     return ServedModel(
         namespace=metadata["namespace"],
         name=metadata["name"],
         created=metadata.get("creationTimestamp") or "",
         served_name=name,
-        confirmed=status.get("servedModelName") == name,
+        confirmed=status.get("servedModelName") == name and FindingCode.NAME_TAKEN not in found,
         task=spec.get("task") or Task.GENERATE,
         adapters=tuple(adapter.get("name") or "" for adapter in spec.get("loraAdapters") or ()),
         phase=status.get("phase") or "",
@@ -170,10 +187,14 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         http_threads=_http_threads(spec.get("engine") or {}),
         progressing=progressing.get("status") == "True",
         startup_deadline=status.get("startupDeadline") or "",
+        metrics=(spec.get("endpoints") or {}).get("metrics") is not False,
         grammar=bool(spec.get("grammar")),
         stop=tuple(defaults.get("stop") or ()),
         max_tokens=_number(defaults.get("max_tokens")),
-        system_prompt=_system_prompt(spec, status),
+        # Only what the operator could not put into the template. Prompts in ConfigMaps cannot be read here.
+        system_prompt=(spec.get("systemPrompt") or {}).get("inline") or ""
+        if FindingCode.SYSTEM_PROMPT_UNUSED in found
+        else "",
     )
 
 
@@ -181,13 +202,6 @@ def _http_threads(engine: Mapping[str, Any]) -> int:
     """As `EngineSpec.settled_http_threads` has it."""
     slots, limit = _number(engine.get("parallelSlots")), _number(engine.get("queueLimit"))
     return (slots or DEFAULT_PARALLEL_SLOTS) + (limit or DEFAULT_QUEUE_LIMIT)
-
-
-def _system_prompt(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
-    """The one that the operator could not put into the chat template. Prompts in ConfigMaps cannot be read here."""
-    findings: Sequence[Mapping[str, Any]] = status.get("findings") or ()
-    unused = any(finding.get("code") == FindingCode.SYSTEM_PROMPT_UNUSED for finding in findings)
-    return (spec.get("systemPrompt") or {}).get("inline") or "" if unused else ""
 
 
 def _number(value: object) -> int | None:
