@@ -122,7 +122,7 @@ bench-headers: ## Measure the reader of GGUF headers beside a bare one, estimate
 	$(RUN) python hack/bench/headers.py $(BENCH_ARGS)
 
 .PHONY: bench-gateway
-bench-gateway: ## Measure what the gateway adds to a request, beside the same sent directly; exits non-zero where an aim is missed
+bench-gateway: servers ## Measure what the gateway adds to a request, beside the same sent directly and by llama-swap; exits non-zero where an aim is missed
 	$(RUN) python hack/bench/gateway.py $(BENCH_ARGS)
 
 .PHONY: bench-verbosity

@@ -1,8 +1,9 @@
-"""Measures what the gateway adds to a request, beside the same request sent directly.
+"""Measures what the gateway adds to a request, beside the same request sent directly and through another proxy.
 
 `uv run python hack/bench/gateway.py`; exits 1 where an aim is missed. One upstream that answers at once, in a process
-of its own, is asked directly and through the gateway (one process), in turns, in three rounds; the median of the rounds
-counts. No llama-server is part of it: that would be slower than what is measured.
+of its own, is asked directly, through the gateway (one process) and through llama-swap, in turns, in three rounds; the
+median of the rounds counts. No llama-server is part of that: it would be slower than what is measured. Two real ones
+then answer conversations, by way of the gateway and each in turn.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 P50_MS, P99_MS, FIRST_MS = 0.5, 1.5, 1.5
+PER_SECOND_RATIO, COMPUTED_RATIO = 1.0, 1.0
 RSS_MB, RSS_STREAMS_MB = 80.0, 200.0
-_WARM_UP, _ALONE, _TOGETHER, _STREAMS = 300, 2_000, 4_000, 160
+_BLOCKS = 10
+"""Of a round, in each of which all ways take turns: what else the machine does is then the same for all of them."""
+_WARM_UP, _ALONE, _TOGETHER, _STREAMS = 50, 200, 400, 40
+"""Requests in each block."""
 _CLIENTS = 8
 _MANY, _IDLE_STREAMS = 100_000, 1_000
 _EVENTS, _EVENT_SEC = 10, 0.005
@@ -40,6 +45,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="hack/bench/gateway.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--many", type=int, default=_MANY, metavar="N", help="requests before memory is looked at")
+    parser.add_argument("--llama-swap", type=Path, metavar="PATH", help="a binary of it; default: built by Go")
+    parser.add_argument("--skip-conversations", action="store_true", help="do without real servers")
     parser.add_argument("--serve", choices=("upstream", "gateway"), help=argparse.SUPPRESS)
     parser.add_argument("--upstream", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -49,10 +56,10 @@ def main() -> int:
     if arguments.serve == "gateway":
         serve_gateway(arguments.upstream)
         return 0
-    with ExitStack() as stack:
-        upstream = stack.enter_context(process("upstream"))
-        gateway = stack.enter_context(process("gateway", "--upstream", f"127.0.0.1:{upstream.port}"))
-        return report(upstream, gateway, rounds=arguments.rounds, many=arguments.many)
+    good = proxies(rounds=arguments.rounds, many=arguments.many, llama_swap=arguments.llama_swap)
+    if not arguments.skip_conversations:
+        good &= caches(rounds=arguments.rounds)
+    return 0 if good else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,57 +97,131 @@ def process(name: str, *arguments: str) -> Iterator[Process]:
 
 @dataclass
 class Figures:
-    """Of one way in one round: milliseconds for each request, requests per second, milliseconds to the first event."""
+    """Of one way in one round.
+
+    Attributes:
+        alone_ms: for each request at one connection.
+        together, together_sec: requests over several connections, and how long they took.
+        first_ms: to the first event of each stream.
+    """
 
     alone_ms: list[float] = field(default_factory=list)
-    per_second: float = 0.0
+    together: int = 0
+    together_sec: float = 0.0
     first_ms: list[float] = field(default_factory=list)
 
+    @property
+    def per_second(self) -> float:
+        return self.together / self.together_sec
 
-def report(upstream: Process, gateway: Process, *, rounds: int, many: int) -> int:
-    ways = {"direct": upstream.port, "gateway": gateway.port}
-    found: dict[str, list[Figures]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name in sorted(ways, reverse=bool(number % 2)):
-            found[name].append(asyncio.run(measured(ways[name])))
-    print(f"{'':36}" + "".join(f"{f'round {n + 1}':>10}" for n in range(rounds)) + f"{'median':>10}")
+
+def proxies(*, rounds: int, many: int, llama_swap: Path | None) -> bool:
+    """Measures them, prints it, and says whether all aims are met."""
+    from gatewaybench.llama_swap import NotToBeHadError, installed, running
+
+    with ExitStack() as stack:
+        upstream = stack.enter_context(process("upstream"))
+        address = f"127.0.0.1:{upstream.port}"
+        gateway = stack.enter_context(process("gateway", "--upstream", address))
+        ways, without = {"direct": upstream.port, "gateway": gateway.port}, ""
+        try:
+            _, ways["llama-swap"] = stack.enter_context(running(llama_swap or installed(), address))
+        except NotToBeHadError as error:
+            without = str(error)
+        found: dict[str, list[Figures]] = {name: [] for name in ways}
+        for number in range(rounds):
+            for name, figures in found.items():
+                figures.append(Figures())
+                asyncio.run(together(ways[name], _TOGETHER))
+            for block in range(_BLOCKS):
+                for name in sorted(ways, reverse=bool((number + block) % 2)):
+                    asyncio.run(measure(ways[name], found[name][-1]))
+        asyncio.run(together(gateway.port, many))
+        rss = gateway.rss_mb
+        rss_streams = asyncio.run(idle_streams(gateway))
+    _heads(rounds)
     p50 = _rows("one connection, p50, ms", found, lambda one: median(one.alone_ms))
     p99 = _rows("one connection, p99, ms", found, lambda one: quantiles(one.alone_ms, n=100)[98])
     _rows(f"{_CLIENTS} connections, requests/s", found, lambda one: one.per_second)
     first = _rows(f"first event, {_CLIENTS} streams, p50, ms", found, lambda one: median(one.first_ms))
-    asyncio.run(together(gateway.port, many))
-    rss = gateway.rss_mb
-    rss_streams = asyncio.run(idle_streams(gateway))
     print()
     good = [
-        _check("added at one connection, p50", p50, P50_MS, "ms"),
-        _check("added at one connection, p99", p99, P99_MS, "ms"),
-        _check(f"added to the first event at {_CLIENTS} streams, p50", first, FIRST_MS, "ms"),
+        _check("added at one connection, p50", p50["gateway"], P50_MS, "ms"),
+        _check("added at one connection, p99", p99["gateway"], P99_MS, "ms"),
+        _check(f"added to the first event at {_CLIENTS} streams, p50", first["gateway"], FIRST_MS, "ms"),
         _check(f"memory after {many:,} requests", rss, RSS_MB, "MB"),
         _check(f"memory with {_IDLE_STREAMS:,} streams that wait", rss_streams, RSS_STREAMS_MB, "MB"),
     ]
-    return 0 if all(good) else 1
+    if without:
+        print(f"- requests/s beside llama-swap were not measured: {without}")
+    else:
+        ratio = median(
+            ours.per_second / theirs.per_second
+            for ours, theirs in zip(found["gateway"], found["llama-swap"], strict=True)
+        )
+        good.append(ratio >= PER_SECOND_RATIO)
+        print(
+            f"{_mark(good[-1])} requests/s at {_CLIENTS} connections, beside llama-swap: {ratio:.3g} times, at least 1"
+        )
+        for what, added, unit in (("one connection, p50", p50, "ms"), ("first event, p50", first, "ms")):
+            print(f"- llama-swap adds to {what}: {added['llama-swap']:.3g} {unit}")
+    return all(good)
 
 
-def _rows(what: str, found: dict[str, list[Figures]], of: Callable[[Figures], float]) -> float:
-    """Prints a row for each way; the median of what the gateway adds."""
+def caches(*, rounds: int) -> bool:
+    """The same for prompts that real servers have to compute."""
+    from gatewaybench.conversations import conversations, two_servers
+
+    found: dict[str, list[float]] = {"gateway": [], "round robin": []}
+    for number in range(rounds):
+        with two_servers() as ways:
+            both = [("gateway", ways.gateway), ("round robin", ways.round_robin)]
+            for name, way in both[:: -1 if number % 2 else 1]:
+                # Other texts each time: the servers have those of the first half in their caches.
+                found[name].append(conversations(way, seed=2 * number + (name == "gateway")).share)
+    print()
+    _heads(rounds)
+    for name, shares in found.items():
+        _row(f"tokens of prompts computed, %, {name}", [100 * share for share in shares])
+    ratios = [ours / theirs for ours, theirs in zip(found["gateway"], found["round robin"], strict=True)]
+    _row("  ratio", ratios)
+    print()
+    return _check("tokens of prompts computed, beside round robin", median(ratios), COMPUTED_RATIO, "times")
+
+
+def _heads(rounds: int) -> None:
+    print(f"{'':40}" + "".join(f"{f'round {n + 1}':>10}" for n in range(rounds)) + f"{'median':>10}")
+
+
+def _row(what: str, values: list[float]) -> None:
+    print(f"{what:40}" + "".join(f"{value:>10.2f}" for value in (*values, median(values))))
+
+
+def _rows(what: str, found: dict[str, list[Figures]], of: Callable[[Figures], float]) -> dict[str, float]:
+    """Prints a row for each way; the medians of what each adds to the direct one of the same round."""
+    added = {}
     for name, figures in found.items():
-        values = [of(one) for one in figures]
-        print(f"{f'{what}, {name}':36}" + "".join(f"{value:>10.2f}" for value in (*values, median(values))))
-    ratios = [of(ours) / of(floor) for ours, floor in zip(found["gateway"], found["direct"], strict=True)]
-    print(f"{'  ratio':36}" + "".join(f"{ratio:>10.2f}" for ratio in (*ratios, median(ratios))))
-    return median(of(ours) - of(floor) for ours, floor in zip(found["gateway"], found["direct"], strict=True))
+        _row(f"{what}, {name}", [of(one) for one in figures])
+    for name, figures in found.items():
+        if name != "direct":
+            pairs = [(of(ours), of(floor)) for ours, floor in zip(figures, found["direct"], strict=True)]
+            _row(f"  ratio, {name}", [ours / floor for ours, floor in pairs])
+            added[name] = median(ours - floor for ours, floor in pairs)
+    return added
 
 
-def _check(what: str, value: float, most: float, unit: str) -> bool:
-    good = value <= most
-    print(f"{'✓' if good else '✗'} {what}: {value:,.4g} {unit}, at most {most:,.4g} {unit}")
+def _check(what: str, value: float, bound: float, unit: str) -> bool:
+    good = value <= bound
+    print(f"{_mark(good)} {what}: {value:,.4g} {unit}, at most {bound:,.4g} {unit}")
     return good
 
 
-async def measured(port: int) -> Figures:
-    """All figures of one way in."""
-    figures = Figures()
+def _mark(good: bool) -> str:
+    return "✓" if good else "✗"
+
+
+async def measure(port: int, figures: Figures) -> None:
+    """One block of one way in."""
     connection = await Connection.to(port)
     for number in range(_WARM_UP + _ALONE):
         begun = time.perf_counter()
@@ -150,7 +231,8 @@ async def measured(port: int) -> Figures:
     connection.close()
     begun = time.perf_counter()
     await together(port, _TOGETHER)
-    figures.per_second = _TOGETHER / (time.perf_counter() - begun)
+    figures.together_sec += time.perf_counter() - begun
+    figures.together += _TOGETHER
 
     async def streams() -> None:
         one = await Connection.to(port)
@@ -160,7 +242,6 @@ async def measured(port: int) -> Figures:
         one.close()
 
     await asyncio.gather(*(streams() for _ in range(_CLIENTS)))
-    return figures
 
 
 async def together(port: int, number: int) -> None:

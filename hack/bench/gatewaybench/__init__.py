@@ -1,0 +1,1 @@
+"""What the benchmark of the gateway measures besides: another proxy, and conversations with real servers."""
