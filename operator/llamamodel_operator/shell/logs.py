@@ -22,14 +22,18 @@ _RESET = "\033[0m"
 
 
 class _Json(logging.Formatter):
+    """What a record has as `fields` stands in the place of its message."""
+
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix("llamamodel_operator."),
             "model": getattr(record, "model", None),
-            "message": record.getMessage(),
+            "message": record.getMessage() if fields is None else None,
             "exception": self.formatException(record.exc_info) if record.exc_info else None,
+            **(fields or {}),
         }
         return orjson.dumps({key: value for key, value in line.items() if value is not None}).decode()
 
