@@ -7,10 +7,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from prometheus_client import CollectorRegistry
+
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder, new_session
 from llamamodel_operator.gateway.server import serve_gateway
+from llamamodel_operator.gateway.sight import Sight
 
 __all__ = ["GivenDirectory", "running_gateway"]
 
@@ -29,8 +32,15 @@ class GivenDirectory(Directory):
 
 
 @contextmanager
-def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_bytes: int = 1 << 20) -> Iterator[str]:
-    """Its URL; it runs in a thread with an event loop of its own."""
+def running_gateway(
+    directory: Directory,
+    *,
+    timeout_sec: int = 60,
+    body_limit_bytes: int = 1 << 20,
+    registry: CollectorRegistry | None = None,
+    access_log: bool = True,
+) -> Iterator[str]:
+    """Its URL; it runs in a thread with an event loop of its own. `registry`: its metrics."""
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     ports: list[int] = []
 
@@ -42,6 +52,7 @@ def running_gateway(directory: Directory, *, timeout_sec: int = 60, body_limit_b
                 port=0,
                 directory=directory,
                 forwarder=Forwarder(directory=directory, session=session, timeout_sec=timeout_sec),
+                sight=Sight(registry=registry or CollectorRegistry(), directory=directory, access_log=access_log),
                 body_limit_bytes=body_limit_bytes,
             ) as port,
         ):

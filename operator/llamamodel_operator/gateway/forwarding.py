@@ -32,8 +32,10 @@ from llamamodel_operator.core.gateway.errors import (
 )
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
 from llamamodel_operator.core.gateway.routes import ServedModel, Target
+from llamamodel_operator.core.gateway.tracing import REQUEST_ID
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.exchange import ERROR, EXCHANGE, Exchange
 
 __all__ = ["TASKS", "Forwarder", "error_response", "new_session"]
 
@@ -64,7 +66,7 @@ _NOT_PASSED_ON = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
         *("host", "content-length", "content-encoding", "accept-encoding"),
-        *("authorization", "proxy-authorization", "x-api-key", "cookie"),
+        *("authorization", "proxy-authorization", "x-api-key", "cookie", REQUEST_ID.lower()),
     )
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
@@ -144,11 +146,14 @@ class Forwarder:
         if target is None:
             return error_response(model_not_found(name, names=tuple(self._directory.routes.names())))
         model = target.model
+        exchange = request[EXCHANGE]
+        exchange.model = model
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
         if target.adapter is not None:
             body = _with_adapter(document, target)
+            exchange.adapter = model.adapters[target.adapter]
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried = beginning_of(document), set[str]()
         while True:
@@ -156,9 +161,11 @@ class Forwarder:
             if not addresses:
                 return error_response(_nobody(model, name) if not tried else upstream_died())
             self._turn += 1
-            address = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
+            address, exchange.why = pick(addresses, in_flight=self._in_flight, beginning=beginning, turn=self._turn)
+            exchange.pod = address
             with self._taken(address):
                 for _ in range(_STALE_CONNECTIONS):
+                    exchange.tries += 1
                     try:
                         return await self._ask(request, body, address, asked)
                     except _StaleError:
@@ -197,7 +204,9 @@ class Forwarder:
             _NotTakenError: there is no connection to it.
             _StaleError: the one that was kept had been closed.
         """
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
+        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON]
+        exchange = request[EXCHANGE]
+        headers.append((REQUEST_ID, exchange.request_id))
         sending = _Sending()
         try:
             upstream = await self._session.post(
@@ -220,7 +229,9 @@ class Forwarder:
             return error_response(upstream_died())
         async with upstream:
             if upstream.status >= 400:
-                return error_response(translate(upstream.status, await _beginning(upstream), asked=asked))
+                said = translate(upstream.status, await _beginning(upstream), asked=asked)
+                exchange.translated = said
+                return error_response(said)
             return await self._pass_on(request, upstream, asked)
 
     async def _pass_on(
@@ -229,22 +240,26 @@ class Forwarder:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("Content-Type", "").startswith("text/event-stream")
         headers = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
-        pieces = self._pieces(upstream)
+        pieces, exchange = self._pieces(upstream), request[EXCHANGE]
         if not events and (upstream.content_length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES:
             # One write, not three; what broke off is an error that can still be told.
             try:
                 whole = b"".join([piece async for piece in pieces])
             except _BrokenOffError as broken:
                 return error_response(broken.error)
+            exchange.passed(whole)
             return web.Response(status=upstream.status, body=whole, headers=headers)
         response = web.StreamResponse(status=upstream.status, headers=headers)
         if upstream.content_length is not None and not events:
             response.content_length = upstream.content_length
+        exchange.begin(response, events=events)
         await response.prepare(request)
         try:
-            async for piece in _checked(pieces, asked) if events else pieces:
+            async for piece in _checked(pieces, asked, exchange) if events else pieces:
+                exchange.passed(piece)
                 await response.write(piece)
         except _BrokenOffError as broken:
+            exchange.error = broken.error
             if events:
                 await response.write(broken.error.event(path=asked.path))
             else:
@@ -269,12 +284,14 @@ class Forwarder:
 
 def error_response(error: ApiError) -> web.Response:
     """An error before anything was sent."""
-    return web.Response(
+    response = web.Response(
         status=error.status,
         body=orjson.dumps(error.body()),
         headers=error.headers(),
         content_type="application/json",
     )
+    response[ERROR] = error
+    return response
 
 
 def _nobody(model: ServedModel, name: str) -> ApiError:
@@ -291,7 +308,7 @@ def _with_adapter(document: Mapping[str, Any], target: Target) -> bytes:
     return orjson.dumps({**document, "lora": scales})
 
 
-async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[bytes]:
+async def _checked(pieces: AsyncIterator[bytes], asked: Asked, exchange: Exchange) -> AsyncIterator[bytes]:
     """The events of a stream as they come, errors among them in OpenAI's form."""
     rest = b""
     async for piece in pieces:
@@ -301,15 +318,17 @@ async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[
         if len(rest) > _LONGEST_EVENT_BYTES:
             whole, rest = whole + rest, b""
         if whole:
-            yield _translated(whole, asked) if b"error" in whole else whole
+            yield _translated(whole, asked, exchange) if b"error" in whole else whole
     if rest:
-        yield _translated(rest, asked)
+        yield _translated(rest, asked, exchange)
 
 
-def _translated(events: bytes, asked: Asked) -> bytes:
+def _translated(events: bytes, asked: Asked, exchange: Exchange) -> bytes:
     parts = []
     for event in events.split(_WHOLE_EVENT):
         error = translate_event(event, asked=asked) if event.strip() else None
+        if error is not None:
+            exchange.translated = exchange.error = error
         parts.append(event if error is None else error.event(path=asked.path).removesuffix(_WHOLE_EVENT))
     return _WHOLE_EVENT.join(parts)
 

@@ -17,6 +17,7 @@ from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder, new_session
 from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.settings import GatewaySettings
+from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.health import serve
 from llamamodel_operator.shell.logs import configure_logging
@@ -47,6 +48,7 @@ async def _run(settings: GatewaySettings) -> None:
     PlatformCollector(registry=registry)
     bare = frozenset(settings.bare_namespaces)
     directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
+    sight = Sight(registry=registry, directory=directory, access_log=settings.access_log)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -72,6 +74,7 @@ async def _run(settings: GatewaySettings) -> None:
                 port=settings.port,
                 directory=directory,
                 forwarder=Forwarder(directory=directory, session=session, timeout_sec=settings.timeout_sec),
+                sight=sight,
                 body_limit_bytes=settings.body_limit_bytes,
             )
         )

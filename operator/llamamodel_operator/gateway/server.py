@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,9 @@ from llamamodel_operator.core.gateway.errors import (
 )
 from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.exchange import EXCHANGE
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder, error_response
+from llamamodel_operator.gateway.sight import Sight
 
 __all__ = ["serve_gateway"]
 
@@ -41,10 +44,16 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def serve_gateway(
-    *, host: str, port: int, directory: Directory, forwarder: Forwarder, body_limit_bytes: int
+    *,
+    host: str,
+    port: int,
+    directory: Directory,
+    forwarder: Forwarder,
+    sight: Sight,
+    body_limit_bytes: int,
 ) -> AsyncIterator[int]:
     """Serves until left; yields the port. Raises OSError where the port is taken."""
-    server = _Server(directory=directory, forwarder=forwarder, body_limit_bytes=body_limit_bytes)
+    server = _Server(directory=directory, forwarder=forwarder, sight=sight, body_limit_bytes=body_limit_bytes)
     runner = web.ServerRunner(
         web.Server(
             server.answer,
@@ -65,12 +74,24 @@ async def serve_gateway(
 
 
 class _Server:
-    def __init__(self, *, directory: Directory, forwarder: Forwarder, body_limit_bytes: int) -> None:
+    def __init__(self, *, directory: Directory, forwarder: Forwarder, sight: Sight, body_limit_bytes: int) -> None:
         self._directory = directory
         self._forwarder = forwarder
+        self._sight = sight
         self._body_limit_bytes = body_limit_bytes
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = self._sight.begin(request)
+        response = None
+        try:
+            response = await self._answer_or_say_why(request)
+            if not response.prepared:
+                exchange.stamp(response)
+            return response
+        finally:
+            self._sight.end(exchange, response)
+
+    async def _answer_or_say_why(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await self._answer(request)
         except ConnectionError:
@@ -94,6 +115,7 @@ class _Server:
                 return self._model(unquote(path.removeprefix(f"{_MODELS}/")))
         elif request.method == "POST" and (path in TASKS or _PATH.fullmatch(path)):
             body = await self._body(request)
+            request[EXCHANGE].received = monotonic()
             if isinstance(body, ApiError):
                 response = error_response(body)
                 response.force_close()  # the rest of the body may still be on its way

@@ -55,6 +55,10 @@ class GatewaySettings(BaseSettings):
     body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
     """Largest request: images are sent within it."""
 
+    access_log: bool = True
+    """Write a line for each request: who, what model and pod, how long, how many tokens; nothing of what was asked or
+    answered. On, as it is where an id that a user reports is found again; it takes less than 0.1 ms of a request."""
+
     log_format: Literal["auto", "text", "json"] = "auto"
     """How log lines are written: auto is text on a terminal, else json."""
 
