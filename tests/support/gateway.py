@@ -39,6 +39,7 @@ def running_gateway(
     body_limit_bytes: int = 1 << 20,
     registry: CollectorRegistry | None = None,
     access_log: bool = True,
+    drain_sec: float = 60,
 ) -> Iterator[str]:
     """Its URL; it runs in a thread with an event loop of its own. `registry`: its metrics."""
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
@@ -54,6 +55,7 @@ def running_gateway(
                 forwarder=Forwarder(directory=directory, session=session, timeout_sec=timeout_sec),
                 sight=Sight(registry=registry or CollectorRegistry(), directory=directory, access_log=access_log),
                 body_limit_bytes=body_limit_bytes,
+                drain_sec=drain_sec,
             ) as port,
         ):
             ports.append(port)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -281,9 +281,10 @@ def test_a_line_of_a_refusal_has_its_code_and_not_the_name_that_was_made_up(capl
     assert "secret" not in str(line)
 
 
-def test_a_path_cannot_break_a_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_path_cannot_break_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    task = cast("asyncio.Task[object]", asyncio.current_task())
     for path in ("/v1/\udcff\x1b[31m\n", "/" + "x" * 5000):
-        write_access(Exchange(request_id="x", method="POST", path=path))
+        write_access(Exchange(request_id="x", method="POST", path=path, task=task))
     first, second = lines(caplog)
     assert first["path"] == r"/v1/\udcff\x1b[31m\n"
     assert len(second["path"]) < 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
@@ -31,6 +32,7 @@ class Exchange:
         client: address of the peer, which may be a proxy.
         key: name of the key that the client has shown.
         path: as the client wrote it, without the query.
+        task: in which the request is worked on.
         model: that it is for; None where it was not found.
         adapter: name of the LoRA adapter that was asked for.
         pod: `host:port` of the last one that was asked.
@@ -43,6 +45,8 @@ class Exchange:
         begun: the answer whose headers have been sent, where it was not whole before.
         started: when the headers of the request were there.
         received: when its last byte was.
+        closing: the connection is to end with this answer.
+        overdue: the gateway stops, and waits no longer for the end of this one.
         gone: the client went away before the end.
     """
 
@@ -52,6 +56,7 @@ class Exchange:
     key: str = ""
     method: str
     path: str
+    task: asyncio.Task[object]
     model: ServedModel | None = None
     adapter: str = ""
     pod: str = ""
@@ -71,6 +76,8 @@ class Exchange:
     pieces: int = 0
     bytes_out: int = 0
     tokens: Tokens = field(default_factory=Tokens)
+    closing: bool = False
+    overdue: bool = False
     gone: bool = False
     _head: bytes = b""
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_LAST_PIECES))
@@ -83,6 +90,8 @@ class Exchange:
     def stamp(self, response: web.StreamResponse) -> None:
         """Puts into the headers of an answer what all answers have."""
         response.headers[REQUEST_ID] = self.request_id
+        if self.closing:
+            response.force_close()
 
     def passed(self, piece: bytes) -> None:
         """A piece of the answer, or all of it, goes to the client."""

@@ -65,7 +65,7 @@ async def _run(settings: GatewaySettings) -> None:
                 port=settings.http_port,
                 registry=registry,
                 alive={"watches": lambda: "they have ended" if watching.done() else None},
-                ready={"directory": directory.problem},
+                ready={"directory": directory.problem, "running": sight.problem},
             )
         )
         await stack.enter_async_context(
@@ -76,6 +76,9 @@ async def _run(settings: GatewaySettings) -> None:
                 forwarder=Forwarder(directory=directory, session=session, timeout_sec=settings.timeout_sec),
                 sight=sight,
                 body_limit_bytes=settings.body_limit_bytes,
+                drain_sec=settings.drain_sec,
             )
         )
         await stop.wait()
+        sight.stop()
+        await asyncio.sleep(settings.stop_delay_sec)

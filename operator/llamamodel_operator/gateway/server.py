@@ -20,11 +20,12 @@ from llamamodel_operator.core.gateway.errors import (
     SERVER_ERROR,
     ApiError,
     body_too_large,
+    gateway_stopping,
     model_not_found,
 )
 from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.exchange import EXCHANGE
+from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder, error_response
 from llamamodel_operator.gateway.sight import Sight
 
@@ -32,6 +33,8 @@ __all__ = ["serve_gateway"]
 
 _READ_SEC = 60.0
 """For a body to arrive: clients that send a byte now and then hold nothing for ever."""
+_LAST_WORDS_SEC = 5.0
+"""For clients to take the end of an answer that is cut off."""
 _MODELS = "/v1/models"
 _PATH = re.compile(r"/v1/[A-Za-z0-9_/-]+")
 """What is passed on although this gateway does not know it: without dots and escapes, as in /v1/../slots."""
@@ -51,8 +54,13 @@ async def serve_gateway(
     forwarder: Forwarder,
     sight: Sight,
     body_limit_bytes: int,
+    drain_sec: float,
 ) -> AsyncIterator[int]:
-    """Serves until left; yields the port. Raises OSError where the port is taken."""
+    """Serves until left; yields the port. Raises OSError where the port is taken.
+
+    Args:
+        drain_sec: for requests that are running when it is left; no new connection is taken then.
+    """
     server = _Server(directory=directory, forwarder=forwarder, sight=sight, body_limit_bytes=body_limit_bytes)
     runner = web.ServerRunner(
         web.Server(
@@ -60,7 +68,8 @@ async def serve_gateway(
             access_log=None,
             handler_cancellation=True,  # a client that goes away has its generation ended
             logger=_quiet,
-        )
+        ),
+        shutdown_timeout=_LAST_WORDS_SEC,
     )
     await runner.setup()
     try:
@@ -70,6 +79,9 @@ async def serve_gateway(
         _log.info("serving models on port %d", bound)
         yield bound
     finally:
+        for listening in runner.sites:
+            await listening.stop()
+        await sight.drain(timeout_sec=drain_sec)
         await runner.cleanup()
 
 
@@ -84,7 +96,12 @@ class _Server:
         exchange = self._sight.begin(request)
         response = None
         try:
-            response = await self._answer_or_say_why(request)
+            try:
+                response = await self._answer_or_say_why(request)
+            except asyncio.CancelledError:
+                if not exchange.overdue:
+                    raise  # the client is gone
+                response = await _cut_off(exchange)
             if not response.prepared:
                 exchange.stamp(response)
             return response
@@ -172,6 +189,20 @@ class _Server:
                 "adapters": [f"{name}:{adapter}" for adapter in model.adapters],
             },
         }
+
+
+async def _cut_off(exchange: Exchange) -> web.StreamResponse:
+    """The end of an answer for which the gateway cannot wait."""
+    exchange.task.uncancel()
+    exchange.error = error = gateway_stopping()
+    response = exchange.begun
+    if response is None or not response.prepared:
+        return error_response(error)
+    if exchange.events:
+        await response.write(error.event(path=exchange.path))
+    response.force_close()
+    await response.write_eof()
+    return response
 
 
 def _json(document: object) -> web.Response:

@@ -1,8 +1,11 @@
-"""Keeps sight of requests: which are running, and what has become of those that have ended."""
+"""Keeps sight of requests: which are running, what has become of them, and that they end when the gateway stops."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import uuid
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,12 +18,15 @@ from llamamodel_operator.gateway.metrics import GatewayMetrics
 
 __all__ = ["Sight"]
 
+_log = logging.getLogger(__name__)
+
 
 class Sight:
     """All requests, from their headers to the end of their answers. Lives in one event loop."""
 
     def __init__(self, *, registry: CollectorRegistry, directory: Directory, access_log: bool) -> None:
         self._running: set[Exchange] = set()
+        self._stopping = False
         self._access_log = access_log
         self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running)
 
@@ -32,6 +38,8 @@ class Sight:
             client=request.remote or "",
             method=request.method,
             path=request.raw_path.partition("?")[0],
+            task=cast("asyncio.Task[object]", asyncio.current_task()),
+            closing=self._stopping,
         )
         self._running.add(exchange)
         request[EXCHANGE] = exchange
@@ -44,3 +52,29 @@ class Sight:
         self._metrics.count(exchange)
         if self._access_log:
             write_access(exchange)
+
+    def problem(self) -> str | None:
+        """Why no new requests should come."""
+        return "it is about to stop" if self._stopping else None
+
+    def stop(self) -> None:
+        """From now on each answer ends its connection, so that clients go to another gateway."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for exchange in self._running:
+            exchange.closing = True
+        _log.info("stopping; %d requests are running", len(self._running))
+
+    async def drain(self, *, timeout_sec: float) -> None:
+        """Ends when no request is running. Those that take longer than this are told so, and end."""
+        self.stop()
+        try:
+            async with asyncio.timeout(timeout_sec):
+                while self._running:
+                    await asyncio.wait({exchange.task for exchange in self._running})
+        except TimeoutError:
+            _log.warning("%d requests have not ended within %g s and are cut off", len(self._running), timeout_sec)
+            for exchange in self._running:
+                exchange.overdue = True
+                exchange.task.cancel()
