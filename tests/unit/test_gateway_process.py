@@ -186,6 +186,7 @@ def test_when_it_is_to_stop_it_is_not_ready_and_serves_whoever_has_not_heard_of_
         assert process.get("/healthz").status_code == 200
         kept = client.post("/v1/chat/completions", json=CHAT)
         other = client.post("/v1/chat/completions", json=CHAT)
+        eventually(lambda: process.log.read_text().count("gateway.access_log") == 3)
         lines = [json.loads(line) for line in process.log.read_text().splitlines()]
     answers = [(answer.status_code, answer.headers["connection"]) for answer in (kept, other)]
     assert answers == [(200, "close")] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
@@ -21,6 +20,8 @@ _GONE = 499
 _LAST_PIECES = 4
 """Of a stream, that are kept to read its usage from: the event with the counts, and those that end the stream."""
 
+_NOT_SAID = Tokens()
+
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Exchange:
@@ -32,7 +33,6 @@ class Exchange:
         client: address of the peer, which may be a proxy.
         key: name of the key that the client has shown.
         path: as the client wrote it, without the query.
-        task: in which the request is worked on.
         model: that it is for; None where it was not found.
         adapter: name of the LoRA adapter that was asked for.
         pod: `host:port` of the last one that was asked.
@@ -56,7 +56,6 @@ class Exchange:
     key: str = ""
     method: str
     path: str
-    task: asyncio.Task[object]
     model: ServedModel | None = None
     adapter: str = ""
     pod: str = ""
@@ -75,7 +74,7 @@ class Exchange:
     ended: float = 0.0
     pieces: int = 0
     bytes_out: int = 0
-    tokens: Tokens = field(default_factory=Tokens)
+    tokens: Tokens = _NOT_SAID
     closing: bool = False
     overdue: bool = False
     gone: bool = False
@@ -106,6 +105,7 @@ class Exchange:
     def end(self, response: web.StreamResponse | None) -> None:
         """Nothing more happens. `response`: that was given; None where the client has gone away."""
         self.ended = monotonic()
+        begun, self.begun = self.begun, None  # it knows its request, which knows this: nobody could free them at once
         if response is not None:
             self.status = response.status
             self.error = self.error or response.get(ERROR)
@@ -113,7 +113,10 @@ class Exchange:
                 self.bytes_out = len(response.body)
         else:
             self.gone = True
-            self.status = self.begun.status if self.begun is not None else _GONE
+            self.status = _GONE if begun is None else begun.status
+
+    def read_tokens(self) -> None:
+        """From what the answer has said, once it is over."""
         if self.pieces:
             self.tokens = tokens_of(self._head + b"\n" + b"".join(self._tail)[-TAIL_BYTES:])
 

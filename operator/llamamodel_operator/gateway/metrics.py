@@ -171,9 +171,13 @@ class _OfModel:
         between = (tokens.completion or exchange.pieces) - 1
         if exchange.events and between > 0:
             self._between_tokens.observe((exchange.last_piece - exchange.first_piece) / between)
-        self._prompt.inc(tokens.prompt or 0)
-        self._cached.inc(tokens.cached or 0)
-        self._completion.inc(tokens.completion or 0)
+        for counter, number in (
+            (self._prompt, tokens.prompt),
+            (self._cached, tokens.cached),
+            (self._completion, tokens.completion),
+        ):
+            if number:
+                counter.inc(number)
 
 
 def _key(model: ServedModel | None) -> Key:

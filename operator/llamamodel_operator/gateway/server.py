@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import orjson
@@ -101,6 +101,7 @@ class _Server:
             except asyncio.CancelledError:
                 if not exchange.overdue:
                     raise  # the client is gone
+                cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
                 response = await _cut_off(exchange)
             if not response.prepared:
                 exchange.stamp(response)
@@ -193,7 +194,6 @@ class _Server:
 
 async def _cut_off(exchange: Exchange) -> web.StreamResponse:
     """The end of an answer for which the gateway cannot wait."""
-    exchange.task.uncancel()
     exchange.error = error = gateway_stopping()
     response = exchange.begun
     if response is None or not response.prepared:

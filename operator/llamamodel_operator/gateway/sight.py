@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
+import secrets
 from typing import cast
 
 from aiohttp import web
@@ -25,30 +25,34 @@ class Sight:
     """All requests, from their headers to the end of their answers. Lives in one event loop."""
 
     def __init__(self, *, registry: CollectorRegistry, directory: Directory, access_log: bool) -> None:
-        self._running: set[Exchange] = set()
+        self._running: dict[Exchange, asyncio.Task[object]] = {}
         self._stopping = False
         self._access_log = access_log
-        self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running)
+        self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running.keys())
 
     def begin(self, request: web.BaseRequest) -> Exchange:
         """The record of a request, which is found at `request[EXCHANGE]` as well; `end` must be called for it."""
         exchange = Exchange(
-            request_id=given_request_id(request.headers.get(REQUEST_ID)) or uuid.uuid4().hex,
+            request_id=given_request_id(request.headers.get(REQUEST_ID)) or secrets.token_hex(16),
             trace_id=trace_id(request.headers.get("traceparent")),
             client=request.remote or "",
             method=request.method,
             path=request.raw_path.partition("?")[0],
-            task=cast("asyncio.Task[object]", asyncio.current_task()),
             closing=self._stopping,
         )
-        self._running.add(exchange)
+        self._running[exchange] = cast("asyncio.Task[object]", asyncio.current_task())
         request[EXCHANGE] = exchange
         return exchange
 
     def end(self, exchange: Exchange, response: web.StreamResponse | None) -> None:
-        """`response`: None where the client has gone away."""
-        self._running.discard(exchange)
+        """`response`: None where the client has gone away. What is told is told a little later: a whole answer is sent
+        first."""
+        del self._running[exchange]
         exchange.end(response)
+        asyncio.get_running_loop().call_soon(self._tell, exchange)
+
+    def _tell(self, exchange: Exchange) -> None:
+        exchange.read_tokens()
         self._metrics.count(exchange)
         if self._access_log:
             write_access(exchange)
@@ -72,9 +76,9 @@ class Sight:
         try:
             async with asyncio.timeout(timeout_sec):
                 while self._running:
-                    await asyncio.wait({exchange.task for exchange in self._running})
+                    await asyncio.wait(set(self._running.values()))
         except TimeoutError:
             _log.warning("%d requests have not ended within %g s and are cut off", len(self._running), timeout_sec)
-            for exchange in self._running:
+            for exchange, task in self._running.items():
                 exchange.overdue = True
-                exchange.task.cancel()
+                task.cancel()

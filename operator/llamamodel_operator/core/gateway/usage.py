@@ -12,6 +12,7 @@ HEAD_BYTES = 1024
 TAIL_BYTES = 4096
 """Of an answer's end: all others have it there, behind the text."""
 
+_OBJECTS = re.compile(rb'"(?:usage|timings)":\s?\{.{0,400}', re.DOTALL)
 _COUNTS = re.compile(
     rb'"(prompt_tokens|input_tokens|prompt_n|completion_tokens|output_tokens|predicted_n'
     rb'|cached_tokens|cache_read_input_tokens|cache_n)":\s?(\d{1,12})(?=[\s,}])'
@@ -40,14 +41,12 @@ def tokens_of(said: bytes) -> Tokens:
 
     OpenAI's `prompt_tokens` and `input_tokens` count all tokens of the prompt; llama.cpp's `prompt_n` those that had to
     be computed (tools/server/server-common.cpp), as does Anthropic's `input_tokens` (to_json_anthropic in
-    tools/server/server-task.cpp). Without `output_tokens` it is the answer to a client that only wants to count.
+    tools/server/server-task.cpp). What counts outside of both, as /v1/messages/count_tokens does, is not looked at.
 
     Args:
         said: the beginning and the end of the answer; of a count that is said twice, the last one holds.
     """
-    found = {name: int(count) for name, count in _COUNTS.findall(said)}
-    if b"output_tokens" not in found:
-        found.pop(b"input_tokens", None)
+    found = {name: int(count) for part in _OBJECTS.findall(said) for name, count in _COUNTS.findall(part)}
     read = found.get(b"cache_read_input_tokens")
     cached = found.get(b"cached_tokens", read if read is not None else found.get(b"cache_n"))
     prompt = found.get(b"prompt_tokens")
