@@ -60,6 +60,8 @@ def configure_logging(*, log_format: Literal["auto", "text", "json"], level: str
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Text(colored=colored) if people else _Json())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # No line says which: they would be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.getLogger("kopf").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.INFO)
