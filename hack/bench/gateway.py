@@ -349,10 +349,13 @@ async def serve_upstream() -> None:
 def serve_gateway(upstream: str) -> None:
     """The gateway as its own process runs it, with one model whose address is given."""
     from llamamodel_operator.core.gateway.routes import ServedModel
+    from llamamodel_operator.shell.logs import configure_logging
     from support.gateway import GivenDirectory, running_gateway
 
     model = ServedModel(namespace="bench", name="m", served_name="m", phase="Ready")
-    with running_gateway(GivenDirectory([model], {"bench/m": [upstream]})) as url:
+    directory = GivenDirectory([model], {"bench/m": [upstream]})
+    with Path(os.devnull).open("w", encoding="utf-8") as null, running_gateway(directory) as url:
+        configure_logging(log_format="json", level="info", stream=null)  # as in a pod: with an access log
         print(url.rpartition(":")[2], flush=True)
         sys.stdin.read()
 

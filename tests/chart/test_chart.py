@@ -885,6 +885,15 @@ def test_the_gateways_limits_are_its_settings(monkeypatch: pytest.MonkeyPatch) -
     assert found.gateways == 3, "each has its part of a pod"
 
 
+def test_the_gateways_pods_get_the_time_that_they_take_to_stop() -> None:
+    chart = render('{"gateway": {"enabled": true, "stopDelaySec": 7, "drainSec": 60, "accessLog": false}}')
+    pod = chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 7 + 60 + 15
+    env = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    names = ("STOP_DELAY_SEC", "DRAIN_SEC", "ACCESS_LOG")
+    assert [env[f"LLAMAMODEL_GATEWAY_{name}"] for name in names] == ["7", "60", "false"]
+
+
 def test_one_pod_of_several_gateways_may_be_evicted_at_a_time() -> None:
     several = render('{"gateway": {"enabled": true}}').one("PodDisruptionBudget", GATEWAY)
     assert several["spec"]["maxUnavailable"] == 1

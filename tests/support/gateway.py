@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+import httpx
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
 from llamamodel_operator.core.gateway.waits import WaitLimits
@@ -18,12 +23,27 @@ from llamamodel_operator.gateway.cors import Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
+from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.gateway.upstream import UpstreamSession
 from llamamodel_operator.shell.tls import ServingTls
 
-__all__ = ["FakeServer", "GivenDirectory", "Say", "running_gateway"]
+__all__ = [
+    "CHAT",
+    "GEMMA",
+    "FakeServer",
+    "GivenDirectory",
+    "Say",
+    "error_of",
+    "raw",
+    "running_gateway",
+    "served",
+    "stream",
+    "whole",
+]
 
 Say = Callable[[BaseHTTPRequestHandler, bytes], None]
+GEMMA = ServedModel(namespace="demo", name="gemma", served_name="gemma-3", phase="Ready", adapters=("sql", "pirate"))
+CHAT = {"model": "gemma-3", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 class GivenDirectory(Directory):
@@ -46,7 +66,8 @@ class GivenDirectory(Directory):
         self.loop.call_soon_threadsafe(self._tell)
 
     def addresses(self, model: ServedModel) -> tuple[str, ...]:
-        self.loop = asyncio.get_running_loop()
+        with suppress(RuntimeError):  # a test reads metrics in a thread of its own
+            self.loop = asyncio.get_running_loop()
         return tuple(self.given.get(model.full_name, ()))
 
 
@@ -64,8 +85,12 @@ def running_gateway(
     tls: ServingTls | None = None,
     waits: WaitLimits | None = None,
     load_poll_sec: float = 0,
+    registry: CollectorRegistry | None = None,
+    access_log: bool = True,
+    drain_sec: float = 60,
 ) -> Iterator[str]:
-    """Its URL; it runs in a thread with an event loop of its own. Nobody waits for a model unless `waits` lets them."""
+    """Its URL; it runs in a thread with an event loop of its own. Nobody waits for a model unless `waits` lets them.
+    `registry`: its metrics."""
     loop, started, stop = uvloop.new_event_loop(), threading.Event(), asyncio.Event()
     ports: list[int] = []
 
@@ -90,6 +115,8 @@ def running_gateway(
                 limits=limits or ConnectionLimits(),
                 cors=Cors(origins),
                 tls=tls,
+                sight=Sight(registry=registry or CollectorRegistry(), directory=directory, access_log=access_log),
+                drain_sec=drain_sec,
             ) as port,
         ):
             ports.append(port)
@@ -141,3 +168,68 @@ class FakeServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def whole(status: int, text: str, content_type: str = "application/json") -> Say:
+    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", content_type)
+        handler.send_header("Content-Length", str(len(text.encode())))
+        handler.end_headers()
+        handler.wfile.write(text.encode())
+
+    return say
+
+
+def stream(*pieces: str, end: bool = True, pause: float = 0.0) -> Say:
+    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for piece in pieces:
+            handler.wfile.write(f"{len(piece.encode()):x}\r\n{piece}\r\n".encode())
+            handler.wfile.flush()
+            time.sleep(pause)
+        if end:
+            handler.wfile.write(b"0\r\n\r\n")
+        else:
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+
+    return say
+
+
+@contextmanager
+def served(*say: Say, **more: Any) -> Iterator[tuple[httpx.Client, list[FakeServer], GivenDirectory]]:
+    """A client of a gateway that has one model, with a pod for each of these."""
+    servers = [FakeServer(one) for one in say]
+    directory = GivenDirectory([GEMMA], {"demo/gemma": [server.address for server in servers]})
+    try:
+        with (
+            running_gateway(directory, **more) as url,
+            httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+        ):
+            yield client, servers, directory
+    finally:
+        for server in servers:
+            server.end()
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    assert {"message", "type", "param", "code"} <= error.keys()
+    return error
+
+
+def raw(url: str, request: bytes) -> bytes:
+    """What is answered to these very bytes."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        connection.settimeout(1)
+        said = b""
+        with suppress(TimeoutError):
+            while piece := connection.recv(65_536):
+                said += piece
+        return said

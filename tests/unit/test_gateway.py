@@ -6,74 +6,26 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel
-from support.gateway import FakeServer, GivenDirectory, Say, running_gateway
+from support.gateway import (
+    CHAT,
+    GivenDirectory,
+    error_of,
+    raw,
+    running_gateway,
+    served,
+    stream,
+    whole,
+)
 
 pytestmark = pytest.mark.real_time
 
-GEMMA = ServedModel(namespace="demo", name="gemma", served_name="gemma-3", phase="Ready", adapters=("sql", "pirate"))
 CHAT_BYTES = b'{"model": "gemma-3"}'
-CHAT = {"model": "gemma-3", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-def whole(status: int, text: str, content_type: str = "application/json") -> Say:
-    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Type", content_type)
-        handler.send_header("Content-Length", str(len(text.encode())))
-        handler.end_headers()
-        handler.wfile.write(text.encode())
-
-    return say
-
-
-def stream(*pieces: str, end: bool = True, pause: float = 0.0) -> Say:
-    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "text/event-stream")
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        for piece in pieces:
-            handler.wfile.write(f"{len(piece.encode()):x}\r\n{piece}\r\n".encode())
-            handler.wfile.flush()
-            time.sleep(pause)
-        if end:
-            handler.wfile.write(b"0\r\n\r\n")
-        else:
-            handler.close_connection = True
-            handler.connection.shutdown(socket.SHUT_RDWR)
-
-    return say
-
-
-@contextmanager
-def served(*say: Say, **more: Any) -> Iterator[tuple[httpx.Client, list[FakeServer], GivenDirectory]]:
-    """A client of a gateway that has one model, with a pod for each of these."""
-    servers = [FakeServer(one) for one in say]
-    directory = GivenDirectory([GEMMA], {"demo/gemma": [server.address for server in servers]})
-    try:
-        with (
-            running_gateway(directory, **more) as url,
-            httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
-        ):
-            yield client, servers, directory
-    finally:
-        for server in servers:
-            server.end()
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    error: dict[str, Any] = response.json()["error"]
-    assert {"message", "type", "param", "code"} <= error.keys()
-    return error
 
 
 # --- what is passed on
@@ -127,19 +79,6 @@ def test_a_packed_request_is_unpacked_here() -> None:
     assert (bomb.status_code, error_of(bomb)["code"]) == (413, "request_too_large")
     ((_, headers, sent),) = server.asked
     assert (sent, "content-encoding" in headers) == (body, False)
-
-
-def raw(url: str, request: bytes) -> bytes:
-    """What is answered to these very bytes."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(request)
-        connection.settimeout(1)
-        said = b""
-        with suppress(TimeoutError):
-            while piece := connection.recv(65_536):
-                said += piece
-        return said
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,7 @@ from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.gateway.certificate import MountedCertificate
 from llamamodel_operator.gateway.connections import ConnectionLimits
 from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, renewed
-from support.gateway import FakeServer, GivenDirectory, Say, running_gateway
-
-from .test_gateway import error_of, raw, stream, whole
+from support.gateway import FakeServer, GivenDirectory, Say, error_of, raw, running_gateway, stream, whole
 
 pytestmark = pytest.mark.real_time
 

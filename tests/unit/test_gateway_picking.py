@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamodel_operator.core.gateway.picking import beginning_of, others_load, pick
+from llamamodel_operator.core.gateway.picking import Pick, Why, beginning_of, others_load, pick
 
 PODS = ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"]
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -45,7 +45,7 @@ def test_any_content_has_a_beginning_or_none(content: Any) -> None:
 
 def test_a_conversation_stays_and_conversations_spread() -> None:
     picked = {
-        name: {pick(PODS, in_flight={}, beginning=name.encode(), turn=turn) for turn in range(4)}
+        name: {pick(PODS, in_flight={}, beginning=name.encode(), turn=turn).address for turn in range(4)}
         for name in map(str, range(300))
     }
     assert all(len(pods) == 1 for pods in picked.values())
@@ -54,31 +54,31 @@ def test_a_conversation_stays_and_conversations_spread() -> None:
 
 def test_a_pod_that_goes_moves_no_other_conversation() -> None:
     for name in map(str, range(100)):
-        before = pick(PODS, in_flight={}, beginning=name.encode(), turn=0)
-        after = pick(PODS[:2], in_flight={}, beginning=name.encode(), turn=0)
+        before = pick(PODS, in_flight={}, beginning=name.encode(), turn=0).address
+        after = pick(PODS[:2], in_flight={}, beginning=name.encode(), turn=0).address
         assert after == before or before == PODS[2]
 
 
 def test_a_conversation_moves_on_from_a_pod_that_has_more_to_do_than_others() -> None:
-    at_home = pick(PODS, in_flight={}, beginning=b"x", turn=0)
+    at_home = pick(PODS, in_flight={}, beginning=b"x", turn=0).address
     busy = {at_home: 8}
-    assert pick(PODS, in_flight=busy, beginning=b"x", turn=0) != at_home
+    assert pick(PODS, in_flight=busy, beginning=b"x", turn=0).address != at_home
     even = dict.fromkeys(PODS, 8)
-    assert pick(PODS, in_flight=even, beginning=b"x", turn=0) == at_home
+    assert pick(PODS, in_flight=even, beginning=b"x", turn=0).address == at_home
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.binary(max_size=4) | st.none(), st.integers(0, 99))
 def test_no_pod_gets_more_than_its_share(loads: list[int], beginning: bytes | None, turn: int) -> None:
     addresses = [f"10.0.0.{n}:8080" for n in range(len(loads))]
     in_flight = dict(zip(addresses, loads, strict=True))
-    picked = pick(addresses, in_flight=in_flight, beginning=beginning, turn=turn)
+    picked = pick(addresses, in_flight=in_flight, beginning=beginning, turn=turn).address
     if len(loads) > 1:
         assert in_flight[picked] <= 1.25 * (sum(loads) + 1) / len(loads)
 
 
 def test_without_a_beginning_who_has_least_to_do_takes_turns() -> None:
     in_flight = {PODS[0]: 2}
-    assert [pick(PODS, in_flight=in_flight, beginning=None, turn=turn) for turn in range(4)] == [
+    assert [pick(PODS, in_flight=in_flight, beginning=None, turn=turn).address for turn in range(4)] == [
         PODS[1],
         PODS[2],
         PODS[1],
@@ -105,3 +105,11 @@ def test_what_others_have_sent_a_pod_is_what_it_says_less_ones_own(
     metrics: bytes, own: int, expected: int | None
 ) -> None:
     assert others_load(metrics, own=own) == expected
+
+
+def test_a_pick_says_why() -> None:
+    at_home = pick(PODS, in_flight={}, beginning=b"x", turn=0)
+    assert at_home.why == Why.AFFINITY
+    assert pick(PODS, in_flight={at_home.address: 8}, beginning=b"x", turn=0).why == Why.BOUND
+    assert pick(PODS, in_flight={}, beginning=None, turn=0).why == Why.LEAST
+    assert pick(PODS[:1], in_flight={}, beginning=b"x", turn=0) == Pick(PODS[0], Why.ONLY)

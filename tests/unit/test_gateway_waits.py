@@ -16,8 +16,7 @@ import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel, Target, build_routes, served_model
 from llamamodel_operator.core.gateway.waits import WaitLimits, asked_wait_sec, on_its_way, retry_after_sec
-from support.gateway import FakeServer, GivenDirectory, Say, running_gateway
-from unit.test_gateway import error_of, stream, whole
+from support.gateway import FakeServer, GivenDirectory, Say, error_of, running_gateway, stream, whole
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LOADING = ServedModel(namespace="demo", name="m", served_name="m", phase="Loading", adapters=("sql",))

@@ -72,6 +72,9 @@ _OWN: Mapping[str, _Own] = {
     "timed_out": _Own(
         error=errors.timed_out(timeout_sec=600), about="the server did not answer in time", moments=_BOTH
     ),
+    "gateway_stopping": _Own(
+        error=errors.gateway_stopping(), about="the gateway's pod ended before the answer did", moments=_BOTH
+    ),
     "upstream_died": _Own(
         error=errors.upstream_died(), about="the server ended before its answer was complete", moments=_BOTH
     ),

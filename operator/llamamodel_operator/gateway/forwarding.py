@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -27,10 +28,12 @@ from llamamodel_operator.core.gateway.errors import (
 from llamamodel_operator.core.gateway.picking import beginning_of, pick
 from llamamodel_operator.core.gateway.routes import Routes, ServedModel, Target
 from llamamodel_operator.core.gateway.shaping import refusal_of, shaped
+from llamamodel_operator.core.gateway.tracing import REQUEST_ID
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
@@ -61,7 +64,7 @@ _NOT_PASSED_ON = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
         *("host", "content-length", "content-encoding", "accept-encoding"),
-        *("authorization", "proxy-authorization", "x-api-key", "cookie", WAIT_HEADER),
+        *("authorization", "proxy-authorization", "x-api-key", "cookie", WAIT_HEADER, REQUEST_ID.lower()),
     )
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
@@ -138,6 +141,8 @@ class Forwarder:
         if target is None:
             return error_response(model_not_found(name, names=tuple(routes.names())))
         model = target.model
+        exchange = request[EXCHANGE]
+        exchange.model = model
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
@@ -148,6 +153,7 @@ class Forwarder:
         stream = EarlyStream(request, path=path)
         commented = stream if task is Task.GENERATE and document.get("stream") is True else None
         waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
+        exchange.waited_sec = monotonic() - exchange.received
         if isinstance(waited, ApiError):
             return await stream.end(error_response(waited))
         return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
@@ -162,7 +168,9 @@ class Forwarder:
         begun: web.StreamResponse | None = None,
     ) -> web.StreamResponse:
         """The answer of one of the model's pods, in the stream that may have begun."""
-        model = target.model
+        model, exchange = target.model, request[EXCHANGE]
+        if target.adapter is not None:
+            exchange.adapter = model.adapters[target.adapter]
         sent = shaped(document, path=path, target=target)
         if sent is not document:
             body = orjson.dumps(sent)
@@ -177,12 +185,14 @@ class Forwarder:
             if not addresses:
                 return error_response(_all_full(most))
             self._turn += 1
-            address = pick(
+            address, exchange.why = pick(
                 addresses,
                 in_flight=self._loads.load(model, addresses),
                 beginning=beginning,
                 turn=self._turn,
             )
+            exchange.pod = address
+            exchange.tries += 1
             with self._taken(address):
                 try:
                     return await self._ask(request, body, address, asked, begun)
@@ -216,7 +226,9 @@ class Forwarder:
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
         """The answer of one pod. Raises NoConnectionError and _LoadsAgainError, where it has not taken the request."""
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
+        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON]
+        exchange = request[EXCHANGE]
+        headers.append((REQUEST_ID, exchange.request_id))
         try:
             upstream = await self._session.post(
                 address,
@@ -232,6 +244,7 @@ class Forwarder:
         async with upstream:
             if upstream.status >= 400:
                 refusal = translate(upstream.status, await _beginning(upstream), asked=asked)
+                exchange.translated = refusal
                 if refusal.code == _LOADING:
                     raise _LoadsAgainError(refusal)
                 return error_response(refusal)
@@ -244,22 +257,27 @@ class Forwarder:
         events = upstream.headers.get("content-type", "").startswith("text/event-stream")
         added: dict[str, str] = request[ANSWER_HEADERS]
         headers = added | {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
-        pieces = self._pieces(upstream)
+        pieces, exchange = self._pieces(upstream), request[EXCHANGE]
         if not events and (begun is not None or (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES):
             # One write, not three; what broke off is an error that can still be told.
             try:
                 whole = b"".join([piece async for piece in pieces])
             except _BrokenOffError as broken:
                 return error_response(broken.error)
+            exchange.passed(whole)
             return web.Response(status=upstream.status, body=whole, headers=headers)
         response = web.StreamResponse(status=upstream.status, headers=headers) if begun is None else begun
         if upstream.length is not None and not events:
             response.content_length = upstream.length
+        if begun is None:
+            exchange.begin(response, events=events)
         await response.prepare(request)
         try:
-            async for piece in _checked(pieces, asked) if events else pieces:
+            async for piece in _checked(pieces, asked, exchange) if events else pieces:
+                exchange.passed(piece)
                 await response.write(piece)
         except _BrokenOffError as broken:
+            exchange.error = broken.error
             if events:
                 await response.write(broken.error.event(path=asked.path))
             else:
@@ -301,7 +319,7 @@ def _all_full(most: int) -> ApiError:
     )
 
 
-async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[bytes]:
+async def _checked(pieces: AsyncIterator[bytes], asked: Asked, exchange: Exchange) -> AsyncIterator[bytes]:
     """The events of a stream as they come, errors among them in OpenAI's form."""
     rest = b""
     async for piece in pieces:
@@ -311,15 +329,17 @@ async def _checked(pieces: AsyncIterator[bytes], asked: Asked) -> AsyncIterator[
         if len(rest) > _LONGEST_EVENT_BYTES:
             whole, rest = whole + rest, b""
         if whole:
-            yield _translated(whole, asked) if b"error" in whole else whole
+            yield _translated(whole, asked, exchange) if b"error" in whole else whole
     if rest:
-        yield _translated(rest, asked)
+        yield _translated(rest, asked, exchange)
 
 
-def _translated(events: bytes, asked: Asked) -> bytes:
+def _translated(events: bytes, asked: Asked, exchange: Exchange) -> bytes:
     parts = []
     for event in events.split(_WHOLE_EVENT):
         error = translate_event(event, asked=asked) if event.strip() else None
+        if error is not None:
+            exchange.translated = exchange.error = error
         parts.append(event if error is None else error.event(path=asked.path).removesuffix(_WHOLE_EVENT))
     return _WHOLE_EVENT.join(parts)
 

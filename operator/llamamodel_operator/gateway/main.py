@@ -25,6 +25,7 @@ from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.settings import GatewaySettings
+from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.gateway.upstream import UpstreamSession
 from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.health import Check, serve
@@ -62,6 +63,7 @@ async def _run(settings: GatewaySettings) -> None:
     certificate = MountedCertificate(settings.tls_dir) if settings.tls_dir else None
     if keys is None:
         _log.warning("API keys are off: whoever reaches this gateway may use every model that it serves")
+    sight = Sight(registry=registry, directory=directory, access_log=settings.access_log)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -73,7 +75,7 @@ async def _run(settings: GatewaySettings) -> None:
         watching = asyncio.create_task(directory.run(client), name="directory")
         stack.callback(watching.cancel)
         alive: dict[str, Check] = {"watches": partial(_ended, watching)}
-        ready: dict[str, Check] = {"directory": directory.problem}
+        ready: dict[str, Check] = {"directory": directory.problem, "running": sight.problem}
         for name, secret in (("keys", keys), ("certificate", certificate)):
             if secret is not None:
                 secret.mounted.look()
@@ -107,6 +109,8 @@ async def _run(settings: GatewaySettings) -> None:
                     ),
                     load_poll_sec=settings.load_poll_sec,
                 ),
+                sight=sight,
+                drain_sec=settings.drain_sec,
                 body_limit_bytes=settings.body_limit_bytes,
                 bodies_limit_bytes=settings.bodies_limit_bytes,
                 access=Access(
@@ -124,6 +128,8 @@ async def _run(settings: GatewaySettings) -> None:
             )
         )
         await stop.wait()
+        sight.stop()
+        await asyncio.sleep(settings.stop_delay_sec)
 
 
 def _ended(task: asyncio.Task[None]) -> str | None:

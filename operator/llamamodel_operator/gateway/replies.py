@@ -7,6 +7,7 @@ from aiohttp import web
 
 from llamamodel_operator.core.gateway.errors import ApiError
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS
+from llamamodel_operator.gateway.exchange import ERROR, EXCHANGE
 
 __all__ = ["EarlyStream", "error_response"]
 
@@ -15,12 +16,14 @@ _COMMENT = b": waiting\n\n"
 
 def error_response(error: ApiError) -> web.Response:
     """An error before anything was sent."""
-    return web.Response(
+    response = web.Response(
         status=error.status,
         body=orjson.dumps(error.body()),
         headers=error.headers(),
         content_type="application/json",
     )
+    response[ERROR] = error
+    return response
 
 
 class EarlyStream:
@@ -39,6 +42,7 @@ class EarlyStream:
         if self.begun is None:
             headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             self.begun = web.StreamResponse(headers=self._request[ANSWER_HEADERS] | headers)
+            self._request[EXCHANGE].begin(self.begun, events=True)
             await self.begun.prepare(self._request)
         await self.begun.write(_COMMENT)
 
@@ -46,6 +50,8 @@ class EarlyStream:
         """What is sent in the end: the answer itself, or its text within the stream that has begun."""
         if self.begun is None or answer is self.begun:
             return answer
+        exchange = self._request[EXCHANGE]
+        exchange.error = exchange.error or answer.get(ERROR)
         if isinstance(answer, web.Response) and isinstance(answer.body, bytes):
             named = b"event: error\n" if answer.status >= 400 and self._path == "/v1/messages" else b""
             await self.begun.write(named + b"data: " + answer.body + b"\n\n")

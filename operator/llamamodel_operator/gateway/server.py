@@ -9,7 +9,8 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 from urllib.parse import unquote
 
 import orjson
@@ -20,6 +21,7 @@ from llamamodel_operator.core.gateway.errors import (
     SERVER_ERROR,
     ApiError,
     body_too_large,
+    gateway_stopping,
     model_not_found,
     rate_limited,
 )
@@ -29,8 +31,10 @@ from llamamodel_operator.gateway.access import Access
 from llamamodel_operator.gateway.connections import ConnectionLimits, Connections
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
 from llamamodel_operator.gateway.replies import error_response
+from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.shell.tls import ServingTls
 
 __all__ = ["serve_gateway"]
@@ -38,6 +42,8 @@ __all__ = ["serve_gateway"]
 _READ_SEC = 60.0
 """For a body to arrive: clients that send a byte now and then hold nothing for ever."""
 _FULL_RETRY_SEC = 2
+_LAST_WORDS_SEC = 5.0
+"""For clients to take the end of an answer that is cut off."""
 _MODELS = "/v1/models"
 _PATH = re.compile(r"/v1/[A-Za-z0-9_/-]+")
 """What is passed on although this gateway does not know it: without dots and escapes, as in /v1/../slots."""
@@ -52,23 +58,30 @@ async def serve_gateway(
     port: int,
     directory: Directory,
     forwarder: Forwarder,
+    sight: Sight,
     body_limit_bytes: int,
     bodies_limit_bytes: int,
     access: Access,
     limits: ConnectionLimits,
     cors: Cors,
     tls: ServingTls | None,
+    drain_sec: float,
 ) -> AsyncIterator[int]:
-    """Serves until left; yields the port. Raises OSError where the port is taken."""
+    """Serves until left; yields the port. Raises OSError where the port is taken.
+
+    Args:
+        drain_sec: for requests that are running when it is left; no new connection is taken then.
+    """
     server = _Server(
         directory=directory,
         forwarder=forwarder,
+        sight=sight,
         body_limit_bytes=body_limit_bytes,
         bodies_limit_bytes=bodies_limit_bytes,
         access=access,
         cors=cors,
     )
-    runner = web.ServerRunner(Connections(server.answer, limits=limits))
+    runner = web.ServerRunner(Connections(server.answer, limits=limits), shutdown_timeout=_LAST_WORDS_SEC)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
@@ -77,6 +90,9 @@ async def serve_gateway(
         _log.info("serving models on port %d", bound)
         yield bound
     finally:
+        for listening in runner.sites:
+            await listening.stop()
+        await sight.drain(timeout_sec=drain_sec)
         await runner.cleanup()
         await forwarder.end()
 
@@ -87,6 +103,7 @@ class _Server:
         *,
         directory: Directory,
         forwarder: Forwarder,
+        sight: Sight,
         body_limit_bytes: int,
         bodies_limit_bytes: int,
         access: Access,
@@ -94,26 +111,37 @@ class _Server:
     ) -> None:
         self._directory = directory
         self._forwarder = forwarder
+        self._sight = sight
         self._body_limit_bytes = body_limit_bytes
         self._bodies = SharedBytes(max(bodies_limit_bytes, body_limit_bytes))
         self._access = access
         self._cors = cors
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        response: web.StreamResponse | None
+        exchange = self._sight.begin(request)
+        response: web.StreamResponse | None = None
         request[ANSWER_HEADERS] = self._cors.headers(request)
-        response = self._cors.preflight(request)
-        if response is None:
-            response = await self._admitted(request)
-        if not response.prepared:
-            response.headers.update(request[ANSWER_HEADERS])
-        return response
+        try:
+            try:
+                response = self._cors.preflight(request) or await self._admitted(request)
+            except asyncio.CancelledError:
+                if not exchange.overdue:
+                    raise  # the client is gone
+                cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
+                response = await _cut_off(exchange)
+            if not response.prepared:
+                response.headers.update(request[ANSWER_HEADERS])
+                exchange.stamp(response)
+            return response
+        finally:
+            self._sight.end(exchange, response)
 
     async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             with self._access.entered(request, self._directory.routes) as visitor:
                 if isinstance(visitor, ApiError):
                     return error_response(visitor)
+                request[EXCHANGE].key = visitor.key or ""
                 return await self._answer(request, visitor.routes)
         except ConnectionError:
             raise  # the client is gone
@@ -141,6 +169,7 @@ class _Server:
         elif request.method == "POST" and (path in TASKS or _PATH.fullmatch(path)):
             with self._bodies.part() as part:
                 body = await self._body(request, part)
+                request[EXCHANGE].received = monotonic()
                 if isinstance(body, ApiError):
                     response = error_response(body)
                     response.force_close()  # the rest of the body may still be on its way
@@ -202,6 +231,19 @@ class _Server:
                 "adapters": [f"{name}:{adapter}" for adapter in model.adapters],
             },
         }
+
+
+async def _cut_off(exchange: Exchange) -> web.StreamResponse:
+    """The end of an answer for which the gateway cannot wait."""
+    exchange.error = error = gateway_stopping()
+    response = exchange.begun
+    if response is None or not response.prepared:
+        return error_response(error)
+    if exchange.events:
+        await response.write(error.event(path=exchange.path))
+    response.force_close()
+    await response.write_eof()
+    return response
 
 
 def _too_much(length: int, piece: bytes, part: Part, limit: int) -> ApiError | None:

@@ -108,6 +108,18 @@ class GatewaySettings(BaseSettings):
     pods or more is asked for something; 0: none. The questions go to /metrics, and each reader of that sets the
     averages `llamacpp:prompt_tokens_seconds` and `llamacpp:predicted_tokens_seconds` to zero."""
 
+    stop_delay_sec: Annotated[int, Field(ge=0, le=600)] = 5
+    """Seconds for which requests are still taken after it was asked to stop, while it says that it is not ready: nodes
+    and proxies send some until they have heard of it."""
+
+    drain_sec: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """Seconds after that for answers to end by themselves; those that take longer end with an error. Longer than nearly
+    all answers take, shorter than the 600 that autoscalers wait for a pod. Without requests nobody waits."""
+
+    access_log: bool = True
+    """Write a line for each request: who, what model and pod, how long, how many tokens; nothing of what was asked or
+    answered. On, as it is where an id that a user reports is found again; it takes less than 0.1 ms of a request."""
+
     log_format: Literal["auto", "text", "json"] = "auto"
     """How log lines are written: auto is text on a terminal, else json."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import cast
 
@@ -49,7 +49,7 @@ class UpstreamSession:
             self._close_kept(address)
 
     async def post(
-        self, address: str, target: str, *, headers: Mapping[str, str], body: bytes, timeout_sec: float
+        self, address: str, target: str, *, headers: Iterable[tuple[str, str]], body: bytes, timeout_sec: float
     ) -> Answer:
         """The answer as soon as its headers are there; to be left as a context manager.
 
@@ -344,8 +344,8 @@ async def _connect(address: str) -> _Connection:
     return connection
 
 
-def _head(address: str, target: str, *, headers: Mapping[str, str], length: int) -> bytes:
+def _head(address: str, target: str, *, headers: Iterable[tuple[str, str]], length: int) -> bytes:
     lines = [f"POST {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+    lines += [f"{name}: {value}\r\n" for name, value in headers]
     lines.append("\r\n")
     return "".join(lines).encode(errors="surrogateescape")  # as aiohttp's server has decoded it

@@ -22,14 +22,18 @@ _RESET = "\033[0m"
 
 
 class _Json(logging.Formatter):
+    """What a record has as `fields` stands in the place of its message."""
+
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix("llamamodel_operator."),
             "model": getattr(record, "model", None),
-            "message": record.getMessage(),
+            "message": record.getMessage() if fields is None else None,
             "exception": self.formatException(record.exc_info) if record.exc_info else None,
+            **(fields or {}),
         }
         return orjson.dumps({key: value for key, value in line.items() if value is not None}).decode()
 
@@ -56,6 +60,8 @@ def configure_logging(*, log_format: Literal["auto", "text", "json"], level: str
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Text(colored=colored) if people else _Json())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # No line says which: they would be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.getLogger("kopf").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.INFO)

@@ -24,6 +24,7 @@ __all__ = [
     "ApiError",
     "body_too_large",
     "bounded",
+    "gateway_stopping",
     "headers_too_large",
     "invalid_api_key",
     "invalid_grammar",
@@ -285,6 +286,17 @@ def timed_out(*, timeout_sec: int) -> ApiError:
         message=f"The model did not answer within {timeout_sec} s.",
         type=SERVER_ERROR,
         code="timeout",
+    )
+
+
+def gateway_stopping() -> ApiError:
+    """The gateway is to stop, and has waited for the end of the answer for as long as it may."""
+    return ApiError(
+        status=503,
+        message="The gateway stops and could not wait for the end of this answer. Send the request again.",
+        type=UNAVAILABLE,
+        code="gateway_stopping",
+        retry_after_sec=1,
     )
 
 

@@ -12,9 +12,10 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
-__all__ = ["beginning_of", "others_load", "pick"]
+__all__ = ["Pick", "Why", "beginning_of", "others_load", "pick"]
 
 _MORE = 1.25
 """How much more than the mean a pod may have to do before a conversation moves on."""
@@ -22,6 +23,26 @@ _BEGINNING = 2_048
 """Characters of each text that count: what is alike so far is alike for a slot's cache, too."""
 _PROCESSING = re.compile(rb"^llamacpp:requests_processing (\d{1,6})(?:\.0*)?$", re.MULTILINE)
 _DEFERRED = re.compile(rb"^llamacpp:requests_deferred (\d{1,6})(?:\.0*)?$", re.MULTILINE)
+
+
+class Why(StrEnum):
+    """What made it this pod."""
+
+    AFFINITY = "affinity"
+    """The conversation belongs there."""
+    BOUND = "bound"
+    """The conversation belongs elsewhere, where there is too much to do."""
+    LEAST = "least"
+    """It has least to do, and there is no beginning."""
+    ONLY = "only"
+    """There is no other."""
+
+
+class Pick(NamedTuple):
+    """A pod, `host:port`."""
+
+    address: str
+    why: Why
 
 
 def beginning_of(request: Mapping[str, Any]) -> bytes | None:
@@ -46,7 +67,7 @@ def beginning_of(request: Mapping[str, Any]) -> bytes | None:
     return hashlib.blake2b("\0".join(told).encode(errors="replace"), digest_size=16).digest()
 
 
-def pick(addresses: Sequence[str], *, in_flight: Mapping[str, int], beginning: bytes | None, turn: int) -> str:
+def pick(addresses: Sequence[str], *, in_flight: Mapping[str, int], beginning: bytes | None, turn: int) -> Pick:
     """One of these.
 
     Args:
@@ -56,16 +77,16 @@ def pick(addresses: Sequence[str], *, in_flight: Mapping[str, int], beginning: b
         turn: counts requests; who has as little to do as others takes turns with them.
     """
     if len(addresses) == 1:
-        return addresses[0]
+        return Pick(addresses[0], Why.ONLY)
     load = {address: in_flight.get(address, 0) for address in addresses}
     if beginning is not None:
         bound = math.ceil(_MORE * (sum(load.values()) + 1) / len(addresses))
-        for address in sorted(addresses, key=lambda one: _rank(beginning, one)):
+        for place, address in enumerate(sorted(addresses, key=lambda one: _rank(beginning, one))):
             if load[address] < bound:
-                return address
+                return Pick(address, Why.BOUND if place else Why.AFFINITY)
     least = min(load.values())
     idle = [address for address in addresses if load[address] == least]
-    return idle[turn % len(idle)]
+    return Pick(idle[turn % len(idle)], Why.LEAST)
 
 
 def others_load(metrics: bytes, *, own: int) -> int | None:

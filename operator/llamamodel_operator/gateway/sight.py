@@ -1,0 +1,84 @@
+"""Keeps sight of requests: which are running, what has become of them, and that they end when the gateway stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import cast
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from llamamodel_operator.core.gateway.tracing import REQUEST_ID, given_request_id, trace_id
+from llamamodel_operator.gateway.access_log import write_access
+from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
+from llamamodel_operator.gateway.metrics import GatewayMetrics
+
+__all__ = ["Sight"]
+
+_log = logging.getLogger(__name__)
+
+
+class Sight:
+    """All requests, from their headers to the end of their answers. Lives in one event loop."""
+
+    def __init__(self, *, registry: CollectorRegistry, directory: Directory, access_log: bool) -> None:
+        self._running: dict[Exchange, asyncio.Task[object]] = {}
+        self._stopping = False
+        self._access_log = access_log
+        self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running.keys())
+
+    def begin(self, request: web.BaseRequest) -> Exchange:
+        """The record of a request, which is found at `request[EXCHANGE]` as well; `end` must be called for it."""
+        exchange = Exchange(
+            request_id=given_request_id(request.headers.get(REQUEST_ID)) or secrets.token_hex(16),
+            trace_id=trace_id(request.headers.get("traceparent")),
+            client=request.remote or "",
+            method=request.method,
+            path=request.raw_path.partition("?")[0],
+            closing=self._stopping,
+        )
+        self._running[exchange] = cast("asyncio.Task[object]", asyncio.current_task())
+        request[EXCHANGE] = exchange
+        return exchange
+
+    def end(self, exchange: Exchange, response: web.StreamResponse | None) -> None:
+        """`response`: None where the client has gone away. What is told is told a little later: a whole answer is sent
+        first."""
+        del self._running[exchange]
+        exchange.end(response)
+        asyncio.get_running_loop().call_soon(self._tell, exchange)
+
+    def _tell(self, exchange: Exchange) -> None:
+        exchange.read_tokens()
+        self._metrics.count(exchange)
+        if self._access_log:
+            write_access(exchange)
+
+    def problem(self) -> str | None:
+        """Why no new requests should come."""
+        return "it is about to stop" if self._stopping else None
+
+    def stop(self) -> None:
+        """From now on each answer ends its connection, so that clients go to another gateway."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for exchange in self._running:
+            exchange.closing = True
+        _log.info("stopping; %d requests are running", len(self._running))
+
+    async def drain(self, *, timeout_sec: float) -> None:
+        """Ends when no request is running. Those that take longer than this are told so, and end."""
+        self.stop()
+        try:
+            async with asyncio.timeout(timeout_sec):
+                while self._running:
+                    await asyncio.wait(set(self._running.values()))
+        except TimeoutError:
+            _log.warning("%d requests have not ended within %g s and are cut off", len(self._running), timeout_sec)
+            for exchange, task in self._running.items():
+                exchange.overdue = True
+                task.cancel()
