@@ -109,6 +109,7 @@ class Loading:
         self.directory = directory
         self.server = server
         self._asked = asked
+        self.commented = threading.Semaphore(0)
 
     def post(self, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
         return self.client.post(path, json={**CHAT, **more})
@@ -117,6 +118,21 @@ class Loading:
         """The gateway has looked for pods so often: a request that looks twice waits."""
         while next(self._asked) < times:
             pass
+
+    def stream(self, path: str) -> tuple[int, str]:
+        """Status and text of a stream; `commented` tells of each comment in it."""
+        said = ""
+        with self.client.stream("POST", path, json={**CHAT, "stream": True}) as response:
+            for text in response.iter_text():
+                said += text
+                for _ in range(text.count(": waiting")):
+                    self.commented.release()
+        return response.status_code, said
+
+    def until_commented(self, times: int = 1) -> None:
+        """A stream has had so many comments."""
+        for _ in range(times):
+            assert self.commented.acquire(timeout=10), "nobody is told anything"
 
     def is_ready(self, *models: ServedModel) -> None:
         self.directory.give({"demo/m": [self.server.address]}, models=models or None)
@@ -232,12 +248,12 @@ def test_a_client_that_goes_away_leaves_its_place() -> None:
 
 def test_a_stream_is_kept_alive_with_comments() -> None:
     with loading(TALKATIVE, say=stream('data: {"a":1}\n\n', "data: [DONE]\n\n")) as it, ThreadPoolExecutor() as pool:
-        answer = pool.submit(it.post, stream=True)
-        it.until_asked(6)
+        answer = pool.submit(it.stream, "/v1/chat/completions")
+        it.until_commented(2)
         it.is_ready()
-        said = answer.result(20)
-    assert (said.status_code, said.headers["content-type"]) == (200, "text/event-stream")
-    comments, _, events = said.text.rpartition(": waiting\n\n")
+        status, said = answer.result(20)
+    assert status == 200
+    comments, _, events = said.rpartition(": waiting\n\n")
     assert comments
     assert comments.replace(": waiting\n\n", "") == ""
     assert events == 'data: {"a":1}\n\ndata: [DONE]\n\n'
@@ -258,14 +274,14 @@ def test_an_answer_that_is_no_stream_is_not_begun_early() -> None:
 def test_after_a_comment_an_error_is_an_event(path: str, event: str, who: str) -> None:
     refusal = '{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'
     with loading(TALKATIVE, say=whole(500, refusal)) as it, ThreadPoolExecutor() as pool:
-        answer = pool.submit(it.post, path, stream=True)
-        it.until_asked(4)
+        answer = pool.submit(it.stream, path)
+        it.until_commented()
         if who == "server":
             it.is_ready()
         else:
             it.directory.give({}, models=[SUSPENDED])
-        said = answer.result(20)
-    assert said.status_code == 200
-    last = said.text.removesuffix("\n\n").split("\n\n")[-1]
+        status, said = answer.result(20)
+    assert status == 200
+    last = said.removesuffix("\n\n").split("\n\n")[-1]
     code = json.loads(last.removeprefix(event))["error"]["code"]
     assert code == ("context_length_exceeded" if who == "server" else "model_unavailable")
