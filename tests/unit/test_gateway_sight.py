@@ -104,6 +104,15 @@ def test_a_whole_answer_is_counted_with_its_tokens() -> None:
         assert (seen.value("models"), seen.of_gemma("retries_total")) == (1, 0)
 
 
+def test_a_refusal_is_no_wait() -> None:
+    seen = Seen()
+    with served(whole(200, ANSWER), registry=seen.registry) as (client, _, directory):
+        directory.given = {}
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 503
+        seen.counted(1)
+        assert seen.of_gemma("wait_seconds_count") == 0
+
+
 def test_a_stream_is_counted_with_its_tokens_and_the_time_between_them() -> None:
     seen = Seen()
     with served(stream(*EVENTS), registry=seen.registry) as (client, _, _):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -153,7 +152,6 @@ class Forwarder:
         stream = EarlyStream(request, path=path)
         commented = stream if task is Task.GENERATE and document.get("stream") is True else None
         waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
-        exchange.waited_sec = monotonic() - exchange.received
         if isinstance(waited, ApiError):
             return await stream.end(error_response(waited))
         return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
