@@ -243,6 +243,19 @@ def test_a_server_that_dies_within_a_stream_is_an_error_in_it() -> None:
     assert json.loads(second.removeprefix("data: "))["error"]["code"] == "upstream_died"
 
 
+@pytest.mark.parametrize("length", ["Transfer-Encoding: chunked", "Content-Length: 200000"])
+def test_an_answer_that_breaks_off_has_no_end(length: str) -> None:
+    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        piece = b"x" * 100_000
+        head, tail = (b"186a0\r\n", b"\r\n") if "chunked" in length else (b"", b"")
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+        handler.wfile.write(length.encode() + b"\r\n\r\n" + head + piece + tail)
+        handler.close_connection = True
+
+    with served(say) as (client, _, _), pytest.raises(httpx.RemoteProtocolError):
+        client.post("/v1/completions", json=CHAT)
+
+
 def test_a_server_that_says_nothing_in_time_is_a_timeout() -> None:
     def hang(handler: BaseHTTPRequestHandler, _: bytes) -> None:
         time.sleep(3)

@@ -34,7 +34,7 @@ from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.loads import LoadReader
-from llamamodel_operator.gateway.replies import EarlyStream, error_response
+from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 from llamamodel_operator.gateway.waiting import WaitingRoom
 
@@ -276,10 +276,10 @@ class Forwarder:
                 await response.write(piece)
         except _BrokenOffError as broken:
             exchange.error = broken.error
-            if events:
-                await response.write(broken.error.event(path=asked.path))
-            else:
-                response.force_close()  # shorter than was promised: the client sees that it broke off
+            if not events:
+                break_off(request)
+                return response
+            await response.write(broken.error.event(path=asked.path))
         await response.write_eof()
         return response
 

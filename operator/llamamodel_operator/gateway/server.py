@@ -33,7 +33,7 @@ from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
-from llamamodel_operator.gateway.replies import error_response
+from llamamodel_operator.gateway.replies import break_off, error_response
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.shell.tls import ServingTls
 
@@ -128,7 +128,7 @@ class _Server:
                 if not exchange.overdue:
                     raise  # the client is gone
                 cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
-                response = await _cut_off(exchange)
+                response = await _cut_off(request, exchange)
             if not response.prepared:
                 response.headers.update(request[ANSWER_HEADERS])
                 exchange.stamp(response)
@@ -233,14 +233,16 @@ class _Server:
         }
 
 
-async def _cut_off(exchange: Exchange) -> web.StreamResponse:
+async def _cut_off(request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
     """The end of an answer for which the gateway cannot wait."""
     exchange.error = error = gateway_stopping()
     response = exchange.begun
     if response is None or not response.prepared:
         return error_response(error)
-    if exchange.events:
-        await response.write(error.event(path=exchange.path))
+    if not exchange.events:
+        break_off(request)
+        return response
+    await response.write(error.event(path=exchange.path))
     response.force_close()
     await response.write_eof()
     return response
