@@ -52,6 +52,15 @@ def test_an_adapter_is_the_only_one_with_a_strength() -> None:
     assert sent["messages"] == CHAT["messages"]
 
 
+def test_what_has_too_many_levels_to_be_written_anew_is_refused() -> None:
+    deep = b'{"model": "%s", "x": ' + b"[" * 400 + b"]" * 400 + b"}"
+    with served(whole(200, "{}")) as (client, (server,), _):
+        assert client.post("/v1/completions", content=deep % b"gemma-3").status_code == 200
+        refused = client.post("/v1/completions", content=deep % b"gemma-3:sql")
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "invalid_json")
+    assert len(server.asked) == 1
+
+
 def test_events_come_as_they_are_said_and_not_all_at_the_end() -> None:
     with (
         served(stream('data: {"a":1}\n\n', "data: [DO", "NE]\n\n", pause=0.3)) as (client, _, _),
@@ -76,7 +85,9 @@ def test_a_packed_request_is_unpacked_here() -> None:
         packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         assert client.post("/v1/chat/completions", content=gzip.compress(body), headers=packed).status_code == 200
         bomb = client.post("/v1/chat/completions", content=gzip.compress(bytes(10_000_000)), headers=packed)
+        odd = client.post("/v1/chat/completions", content=body, headers=packed)
     assert (bomb.status_code, error_of(bomb)["code"]) == (413, "request_too_large")
+    assert (odd.status_code, error_of(odd)["code"]) == (400, "malformed_http")
     ((_, headers, sent),) = server.asked
     assert (sent, "content-encoding" in headers) == (body, False)
 

@@ -171,7 +171,10 @@ class Forwarder:
             exchange.adapter = model.adapters[target.adapter]
         sent = shaped(document, path=path, target=target)
         if sent is not document:
-            body = orjson.dumps(sent)
+            try:
+                body = orjson.dumps(sent)
+            except orjson.JSONEncodeError:  # it writes fewer levels than it reads
+                return error_response(_invalid("The body has too many levels.", code="invalid_json"))
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried, said = beginning_of(document), set[str](), upstream_died()
         while True:

@@ -22,6 +22,7 @@ from llamamodel_operator.core.gateway.errors import (
     ApiError,
     body_too_large,
     gateway_stopping,
+    malformed_http,
     model_not_found,
     rate_limited,
 )
@@ -207,6 +208,8 @@ class _Server:
             return ApiError(
                 status=408, message=f"The request was not complete within {_READ_SEC:g} s.", type=INVALID_REQUEST
             )
+        except web.RequestPayloadError:
+            return malformed_http("its body is not encoded as its headers say")
         return bytes(body)
 
     def _model(self, name: str, routes: Routes) -> web.Response:
