@@ -267,6 +267,17 @@ def test_an_answer_that_breaks_off_has_no_end(length: str) -> None:
         client.post("/v1/completions", json=CHAT)
 
 
+def test_a_bug_of_the_gateway_within_a_stream_is_an_error_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("llamamodel_operator.gateway.exchange.Exchange.passed", fail)
+    with served(stream("data: {}\n\n")) as (client, _, _):
+        said = client.post("/v1/completions", json={**CHAT, "stream": True})
+    assert said.status_code == 200
+    assert json.loads(said.text.removeprefix("data: "))["error"]["type"] == "server_error"
+
+
 def test_a_server_that_says_nothing_in_time_is_a_timeout() -> None:
     def hang(handler: BaseHTTPRequestHandler, _: bytes) -> None:
         time.sleep(3)

@@ -129,7 +129,7 @@ class _Server:
                 if not exchange.overdue:
                     raise  # the client is gone
                 cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
-                response = await _cut_off(request, exchange)
+                response = await _ended(request, exchange, gateway_stopping())
             if not response.prepared:
                 response.headers.update(request[ANSWER_HEADERS])
                 exchange.stamp(response)
@@ -152,13 +152,8 @@ class _Server:
             _log.error(
                 "a request failed; this is a bug of the gateway, please report it: %r in\n%s", type(error), where
             )
-            return error_response(
-                ApiError(
-                    status=500,
-                    message="A bug of the gateway: its log says more.",
-                    type=SERVER_ERROR,
-                )
-            )
+            said = ApiError(status=500, message="A bug of the gateway: its log says more.", type=SERVER_ERROR)
+            return await _ended(request, request[EXCHANGE], said)
 
     async def _answer(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
@@ -236,10 +231,9 @@ class _Server:
         }
 
 
-async def _cut_off(request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-    """The end of an answer for which the gateway cannot wait."""
-    exchange.error = error = gateway_stopping()
-    response = exchange.begun
+async def _ended(request: web.BaseRequest, exchange: Exchange, error: ApiError) -> web.StreamResponse:
+    """The end of an answer that comes no further, begun or not."""
+    exchange.error, response = error, exchange.begun
     if response is None or not response.prepared:
         return error_response(error)
     if not exchange.events:
