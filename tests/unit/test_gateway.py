@@ -52,6 +52,15 @@ def test_an_adapter_is_the_only_one_with_a_strength() -> None:
     assert sent["messages"] == CHAT["messages"]
 
 
+def test_what_has_too_many_levels_to_be_written_anew_is_refused() -> None:
+    deep = b'{"model": "%s", "x": ' + b"[" * 400 + b"]" * 400 + b"}"
+    with served(whole(200, "{}")) as (client, (server,), _):
+        assert client.post("/v1/completions", content=deep % b"gemma-3").status_code == 200
+        refused = client.post("/v1/completions", content=deep % b"gemma-3:sql")
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "invalid_json")
+    assert len(server.asked) == 1
+
+
 def test_events_come_as_they_are_said_and_not_all_at_the_end() -> None:
     with (
         served(stream('data: {"a":1}\n\n', "data: [DO", "NE]\n\n", pause=0.3)) as (client, _, _),
@@ -76,7 +85,9 @@ def test_a_packed_request_is_unpacked_here() -> None:
         packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         assert client.post("/v1/chat/completions", content=gzip.compress(body), headers=packed).status_code == 200
         bomb = client.post("/v1/chat/completions", content=gzip.compress(bytes(10_000_000)), headers=packed)
+        odd = client.post("/v1/chat/completions", content=body, headers=packed)
     assert (bomb.status_code, error_of(bomb)["code"]) == (413, "request_too_large")
+    assert (odd.status_code, error_of(odd)["code"]) == (400, "malformed_http")
     ((_, headers, sent),) = server.asked
     assert (sent, "content-encoding" in headers) == (body, False)
 
@@ -241,6 +252,30 @@ def test_a_server_that_dies_within_a_stream_is_an_error_in_it() -> None:
     first, second = response.text.removesuffix("\n\n").split("\n\n")
     assert first == 'data: {"a":1}'
     assert json.loads(second.removeprefix("data: "))["error"]["code"] == "upstream_died"
+
+
+@pytest.mark.parametrize("length", ["Transfer-Encoding: chunked", "Content-Length: 200000"])
+def test_an_answer_that_breaks_off_has_no_end(length: str) -> None:
+    def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        piece = b"x" * 100_000
+        head, tail = (b"186a0\r\n", b"\r\n") if "chunked" in length else (b"", b"")
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+        handler.wfile.write(length.encode() + b"\r\n\r\n" + head + piece + tail)
+        handler.close_connection = True
+
+    with served(say) as (client, _, _), pytest.raises(httpx.RemoteProtocolError):
+        client.post("/v1/completions", json=CHAT)
+
+
+def test_a_bug_of_the_gateway_within_a_stream_is_an_error_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("llamamodel_operator.gateway.exchange.Exchange.passed", fail)
+    with served(stream("data: {}\n\n")) as (client, _, _):
+        said = client.post("/v1/completions", json={**CHAT, "stream": True})
+    assert said.status_code == 200
+    assert json.loads(said.text.removeprefix("data: "))["error"]["type"] == "server_error"
 
 
 def test_a_server_that_says_nothing_in_time_is_a_timeout() -> None:

@@ -39,6 +39,9 @@ class Api:
     def __init__(self) -> None:
         self._told: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self.server = ""
+        self.refuses = False
+        """Says of each list that it may not be read."""
+        self.refused = asyncio.Semaphore(0)
 
     def tell(self, plural: str, kind: str, raw: dict[str, Any]) -> None:
         self._queue(plural).put_nowait({"type": kind, "object": raw})
@@ -50,6 +53,9 @@ class Api:
         return self._told.setdefault(plural, asyncio.Queue())
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if "watch" not in request.query and self.refuses:
+            self.refused.release()
+            return web.json_response({"message": "forbidden"}, status=403)
         if "watch" not in request.query:
             return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
         response = web.StreamResponse()
@@ -95,3 +101,19 @@ async def test_who_waits_is_woken_by_a_name_and_by_an_address() -> None:
         api.tell("llamamodels", "DELETED", MODEL)
         await directory.change()
         assert directory.routes.find("chat") is None
+
+
+async def test_a_refusal_takes_nothing_away_and_is_soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamamodel_operator.shell.object_watch._AGAIN_SEC", 0.01)
+    async with asyncio.timeout(20), watching() as (api, directory):
+        api.tell("llamamodels", "ADDED", MODEL)
+        while directory.routes.find("chat") is None:
+            await directory.change()
+        api.refuses = True
+        api.tell("llamamodels", "ERROR", {"code": 410})  # all must be read anew
+        for _ in range(2):
+            await api.refused.acquire()
+        assert directory.routes.find("chat") is not None
+        api.refuses = False
+        await directory.change()
+        assert directory.routes.find("chat") is None, "the list is read again, and has none"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,6 +26,8 @@ class Pod:
 
     def __init__(self, name: str, metrics: str) -> None:
         self.metrics = metrics
+        self.in_pieces = False
+        """Its metrics come line by line."""
         self.asked = threading.Semaphore(0)
         pod = self
 
@@ -38,13 +41,15 @@ class Pod:
             def do_GET(self) -> None:
                 assert self.path == "/metrics"
                 pod.asked.release()
-                self._say(pod.metrics)
+                self._say(pod.metrics, pieces=pod.metrics.splitlines(keepends=True) if pod.in_pieces else ())
 
-            def _say(self, text: str) -> None:
+            def _say(self, text: str, pieces: Sequence[str] = ()) -> None:
                 self.send_response(200 if text else 501)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
-                self.wfile.write(text.encode())
+                for piece in pieces or (text,):
+                    self.wfile.write(piece.encode())
+                    time.sleep(0.05 if pieces else 0)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -99,6 +104,13 @@ def test_a_pod_that_others_keep_busy_is_left_alone_until_it_is_idle() -> None:
         assert until_alone(client, "1")
         first.metrics, second.metrics = IDLE, BUSY
         assert until_alone(client, "0")
+
+
+def test_what_a_pod_says_may_come_in_pieces() -> None:
+    with pods(BUSY, IDLE) as given, client_of(given) as client:
+        for pod in given:
+            pod.in_pieces = True
+        assert until_alone(client, "1")
 
 
 def test_a_pod_that_does_not_say_is_judged_by_the_gateways_own_requests() -> None:

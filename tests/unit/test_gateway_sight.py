@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from prometheus_client import CollectorRegistry
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
@@ -102,6 +104,15 @@ def test_a_whole_answer_is_counted_with_its_tokens() -> None:
         assert seen.of_gemma("picks_total", pod=server.address, why="only") == 1
         assert seen.of_gemma("requests_in_flight") == 0
         assert (seen.value("models"), seen.of_gemma("retries_total")) == (1, 0)
+
+
+def test_a_refusal_is_no_wait() -> None:
+    seen = Seen()
+    with served(whole(200, ANSWER), registry=seen.registry) as (client, _, directory):
+        directory.given = {}
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 503
+        seen.counted(1)
+        assert seen.of_gemma("wait_seconds_count") == 0
 
 
 def test_a_stream_is_counted_with_its_tokens_and_the_time_between_them() -> None:
@@ -371,3 +382,15 @@ def test_a_model_of_the_same_name_elsewhere_has_series_of_its_own() -> None:
         seen.counted(1)
         assert seen.value("completion_tokens_total", namespace="other", model="gemma") == 7
         assert seen.of_gemma("completion_tokens_total") is None
+
+
+# --- how it stops
+
+
+async def test_an_answer_that_has_begun_ends_its_connection_too() -> None:
+    sight = Sight(registry=CollectorRegistry(), directory=GivenDirectory([GEMMA], {}), access_log=False)
+    exchange, response = sight.begin(make_mocked_request("POST", "/v1/completions")), web.StreamResponse()
+    exchange.begin(response, events=True)
+    sight.stop()
+    assert response.keep_alive is False
+    sight.end(exchange, response)

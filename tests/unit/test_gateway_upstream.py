@@ -401,6 +401,23 @@ def test_a_request_is_sent_again_once_and_not_where_the_server_is_gone(how: str)
     uvloop.run(given(check))
 
 
+def test_a_connection_that_ends_later_has_been_worked_on_and_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llamamodel_operator.gateway.upstream._CLOSING_SEC", 0.0)
+
+    async def check(pod: Pod) -> None:
+        peer = await pod.kept()
+        asked = pod.ask()
+        await peer.request()
+        peer.close()
+        with pytest.raises(UpstreamDiedError):
+            await asked
+        assert pod.connections() == 0
+
+    uvloop.run(given(check))
+
+
 @with_a_pod()
 async def test_an_answer_that_has_begun_on_a_kept_connection_is_not_asked_for_again(pod: Pod) -> None:
     peer = await pod.kept()

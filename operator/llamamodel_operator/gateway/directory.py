@@ -42,6 +42,7 @@ class Directory:
                     on_change=self._name_anew,
                     so="what is known of models may be old",
                     namespace=namespace,
+                    needed=True,
                 )
             )
             self._slices.append(
@@ -51,6 +52,7 @@ class Directory:
                     on_change=self._locate_anew,
                     so="what is known of pods may be old",
                     namespace=namespace,
+                    needed=True,
                     selector=MANAGED_SELECTOR,  # the EndpointSlice controller copies the labels of the Service
                 )
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -35,7 +34,7 @@ from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.loads import LoadReader
-from llamamodel_operator.gateway.replies import EarlyStream, error_response
+from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 from llamamodel_operator.gateway.waiting import WaitingRoom
 
@@ -153,7 +152,6 @@ class Forwarder:
         stream = EarlyStream(request, path=path)
         commented = stream if task is Task.GENERATE and document.get("stream") is True else None
         waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
-        exchange.waited_sec = monotonic() - exchange.received
         if isinstance(waited, ApiError):
             return await stream.end(error_response(waited))
         return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
@@ -173,7 +171,10 @@ class Forwarder:
             exchange.adapter = model.adapters[target.adapter]
         sent = shaped(document, path=path, target=target)
         if sent is not document:
-            body = orjson.dumps(sent)
+            try:
+                body = orjson.dumps(sent)
+            except orjson.JSONEncodeError:  # it writes fewer levels than it reads
+                return error_response(_invalid("The body has too many levels.", code="invalid_json"))
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried, said = beginning_of(document), set[str](), upstream_died()
         while True:
@@ -278,10 +279,10 @@ class Forwarder:
                 await response.write(piece)
         except _BrokenOffError as broken:
             exchange.error = broken.error
-            if events:
-                await response.write(broken.error.event(path=asked.path))
-            else:
-                response.force_close()  # shorter than was promised: the client sees that it broke off
+            if not events:
+                break_off(request)
+                return response
+            await response.write(broken.error.event(path=asked.path))
         await response.write_eof()
         return response
 

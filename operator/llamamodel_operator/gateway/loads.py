@@ -84,7 +84,15 @@ class LoadReader:
     async def _ask(self, session: aiohttp.ClientSession, address: str) -> int | None:
         try:
             async with session.get(f"http://{address}/metrics") as response:
-                text = await response.content.read(_LONGEST_BYTES) if response.status == 200 else b""
+                text = await _beginning(response.content) if response.status == 200 else b""
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
         return others_load(text, own=self._in_flight.get(address, 0))
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """All of an answer, and of one that is too long as much as counts."""
+    try:
+        return await content.readexactly(_LONGEST_BYTES)
+    except asyncio.IncompleteReadError as error:
+        return error.partial

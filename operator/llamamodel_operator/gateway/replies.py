@@ -9,7 +9,7 @@ from llamamodel_operator.core.gateway.errors import ApiError
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.exchange import ERROR, EXCHANGE
 
-__all__ = ["EarlyStream", "error_response"]
+__all__ = ["EarlyStream", "break_off", "error_response"]
 
 _COMMENT = b": waiting\n\n"
 
@@ -24,6 +24,13 @@ def error_response(error: ApiError) -> web.Response:
     )
     response[ERROR] = error
     return response
+
+
+def break_off(request: web.BaseRequest) -> None:
+    """Ends the connection after what was sent so far, without the end of the answer: its client shall not take that for
+    all of it."""
+    if request.transport is not None:
+        request.transport.close()
 
 
 class EarlyStream:

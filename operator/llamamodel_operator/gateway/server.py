@@ -22,6 +22,7 @@ from llamamodel_operator.core.gateway.errors import (
     ApiError,
     body_too_large,
     gateway_stopping,
+    malformed_http,
     model_not_found,
     rate_limited,
 )
@@ -33,7 +34,7 @@ from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
-from llamamodel_operator.gateway.replies import error_response
+from llamamodel_operator.gateway.replies import break_off, error_response
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.shell.tls import ServingTls
 
@@ -128,7 +129,7 @@ class _Server:
                 if not exchange.overdue:
                     raise  # the client is gone
                 cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
-                response = await _cut_off(exchange)
+                response = await _ended(request, exchange, gateway_stopping())
             if not response.prepared:
                 response.headers.update(request[ANSWER_HEADERS])
                 exchange.stamp(response)
@@ -151,13 +152,8 @@ class _Server:
             _log.error(
                 "a request failed; this is a bug of the gateway, please report it: %r in\n%s", type(error), where
             )
-            return error_response(
-                ApiError(
-                    status=500,
-                    message="A bug of the gateway: its log says more.",
-                    type=SERVER_ERROR,
-                )
-            )
+            said = ApiError(status=500, message="A bug of the gateway: its log says more.", type=SERVER_ERROR)
+            return await _ended(request, request[EXCHANGE], said)
 
     async def _answer(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
@@ -207,6 +203,8 @@ class _Server:
             return ApiError(
                 status=408, message=f"The request was not complete within {_READ_SEC:g} s.", type=INVALID_REQUEST
             )
+        except web.RequestPayloadError:
+            return malformed_http("its body is not encoded as its headers say")
         return bytes(body)
 
     def _model(self, name: str, routes: Routes) -> web.Response:
@@ -233,14 +231,15 @@ class _Server:
         }
 
 
-async def _cut_off(exchange: Exchange) -> web.StreamResponse:
-    """The end of an answer for which the gateway cannot wait."""
-    exchange.error = error = gateway_stopping()
-    response = exchange.begun
+async def _ended(request: web.BaseRequest, exchange: Exchange, error: ApiError) -> web.StreamResponse:
+    """The end of an answer that comes no further, begun or not."""
+    exchange.error, response = error, exchange.begun
     if response is None or not response.prepared:
         return error_response(error)
-    if exchange.events:
-        await response.write(error.event(path=exchange.path))
+    if not exchange.events:
+        break_off(request)
+        return response
+    await response.write(error.event(path=exchange.path))
     response.force_close()
     await response.write_eof()
     return response

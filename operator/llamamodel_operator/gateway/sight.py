@@ -68,6 +68,8 @@ class Sight:
         self._stopping = True
         for exchange in self._running:
             exchange.closing = True
+            if exchange.begun is not None:  # too late for its headers
+                exchange.begun.force_close()
         _log.info("stopping; %d requests are running", len(self._running))
 
     async def drain(self, *, timeout_sec: float) -> None:

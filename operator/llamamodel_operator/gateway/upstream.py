@@ -19,6 +19,9 @@ __all__ = ["Answer", "NoConnectionError", "UpstreamDiedError", "UpstreamSession"
 _CONNECT_SEC = 5.0
 _KEEP_SEC = 3.0
 """llama-server closes a connection that is idle for 5 s; a request on one that it is just closing would be lost."""
+_CLOSING_SEC = 1.0
+"""A kept connection that ends within this time after a request was written was being closed when it was; one that ends
+later has ended while the server worked on the request."""
 _LONGEST_HEAD_BYTES = 1 << 16
 """Of an answer's status and headers; also of what is between two pieces of its body, and after it."""
 _AHEAD_BYTES = 1 << 16
@@ -53,9 +56,9 @@ class UpstreamSession:
     ) -> Answer:
         """The answer as soon as its headers are there; to be left as a context manager.
 
-        A connection that was kept and ends before anything has come was closed by the server while nobody used it: the
-        request goes there once more, on a new one. Where no new one can be made, the server has died, perhaps by this
-        very request; so nobody else shall be asked.
+        A connection that was kept and ends at once, before anything has come, was closed by the server while nobody
+        used it: the request goes there once more, on a new one. Where no new one can be made, the server has died,
+        perhaps by this very request; so nobody else shall be asked.
 
         Args:
             address: `host:port`, the host an IP address.
@@ -70,10 +73,11 @@ class UpstreamSession:
         """
         head = _head(address, target, headers=headers, length=len(body))
         if (kept := self._taken(address)) is not None:
+            closed_by = kept.loop.time() + _CLOSING_SEC
             try:
                 return await self._ask(kept, address, head, body, timeout_sec)
             except UpstreamDiedError:
-                if kept.answering:
+                if kept.answering or kept.loop.time() >= closed_by:
                     raise
             self._close_kept(address)  # they are as old
             try:

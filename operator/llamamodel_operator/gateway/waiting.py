@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from time import monotonic
 
 from aiohttp import web
 
@@ -22,6 +23,7 @@ from llamamodel_operator.core.gateway.waits import (
     without_pod,
 )
 from llamamodel_operator.gateway.directory import Directory
+from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.replies import EarlyStream
 
 __all__ = ["WaitingRoom"]
@@ -55,7 +57,7 @@ class WaitingRoom:
             return without_pod(model, name=name, now=self._now())
         if full := self._full(model.full_name):
             return rate_limited(full, retry_after_sec=retry_after_sec(model, now=self._now()))
-        with self._place(model.full_name):
+        with self._place(model.full_name, request[EXCHANGE]):
             return await self._until_ready(target, name=name, longest_sec=longest_sec, stream=stream)
 
     def _full(self, full_name: str) -> str | None:
@@ -66,11 +68,13 @@ class WaitingRoom:
         return None
 
     @contextmanager
-    def _place(self, full_name: str) -> Iterator[None]:
+    def _place(self, full_name: str, exchange: Exchange) -> Iterator[None]:
         self._waiting[full_name] += 1
+        since = monotonic()
         try:
             yield
         finally:
+            exchange.waited_sec = monotonic() - since
             self._waiting[full_name] -= 1
             if not self._waiting[full_name]:
                 del self._waiting[full_name]

@@ -46,6 +46,7 @@ class ObjectWatch(Generic[T]):
         level: int = logging.INFO,
         namespace: str | None = None,
         selector: str = "",
+        needed: bool = False,
     ) -> None:
         """Args:
         keep: what is wanted of an object; None where it is not wanted at all.
@@ -54,6 +55,8 @@ class ObjectWatch(Generic[T]):
         level: at which that is logged.
         namespace: the only one that is looked at; None: all, or a kind that belongs to none.
         selector: labels that the objects must have.
+        needed: whoever asks has rights to read them and cannot do without: a refusal, as API servers make some while
+            they start, and as rights that are exchanged bring some, takes nothing away that is known, and is soon over.
         """
         self._resource = resource
         self._keep = keep
@@ -61,6 +64,7 @@ class ObjectWatch(Generic[T]):
         self._so = so
         self._level = level
         self._namespace = namespace
+        self._needed = needed
         self._selected = {"labelSelector": selector} if selector else {}
         self.found: dict[str, T] | None = None
         """By name, or by `namespace/name`; None where they may not be read, or have not been yet."""
@@ -76,7 +80,7 @@ class ObjectWatch(Generic[T]):
                 while version:
                     version = await self._watch(client, session, version)
             except ApiError as error:
-                refused = error.status in (401, 403, 404)
+                refused = error.status in (401, 403, 404) and not self._needed
                 if refused and self.found is not None:
                     self.found = None
                     self._on_change()
