@@ -82,6 +82,8 @@ class Gatherer:
 
     def _name_holder(self, key: Key) -> str:
         """The LlamaModel that has this one's served name at the gateway; empty where none has."""
+        if self._bare_namespaces is not None and key.namespace not in self._bare_namespaces:
+            return ""  # it has no bare name that could be taken, as all where there is no gateway
         raw = self._store.get(MODELS, key)
         if raw is None:
             return ""
