@@ -130,15 +130,22 @@ def test_a_pod_that_is_not_there_any_more_is_passed_over() -> None:
     assert (response.status_code, error_of(response)["code"]) == (502, "upstream_died")
 
 
-def test_a_pod_that_loads_again_is_passed_over_while_there_is_another() -> None:
-    loads = whole(503, '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}')
-    with served(loads, whole(200, "{}")) as (client, (first, second), directory):
+@pytest.mark.parametrize(
+    ("status", "text", "becomes"),
+    [(503, "Loading model", (503, "model_loading")), (401, "Invalid API Key", (502, "upstream_wants_key"))],
+    ids=["loads again", "wants a key"],
+)
+def test_a_pod_that_does_not_take_a_request_is_passed_over_while_there_is_another(
+    status: int, text: str, becomes: tuple[int, str]
+) -> None:
+    refuses = whole(status, json.dumps({"error": {"code": status, "message": text}}))
+    with served(refuses, whole(200, "{}")) as (client, (first, second), directory):
         assert [client.post("/v1/completions", json={"model": "gemma-3"}).status_code for _ in range(6)] == [200] * 6
         assert first.asked
         assert len(second.asked) == 6
         directory.given["demo/gemma"] = [first.address]
         response = client.post("/v1/chat/completions", json=CHAT)
-    assert (response.status_code, error_of(response)["code"]) == (503, "model_loading")
+    assert (response.status_code, error_of(response)["code"]) == becomes
 
 
 def test_a_connection_that_the_server_has_closed_in_the_meantime_loses_no_request() -> None:

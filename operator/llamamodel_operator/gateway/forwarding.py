@@ -57,7 +57,8 @@ TASKS: Mapping[str, Task | None] = {
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
 _BUSY_RETRY_SEC = 2
-_LOADING = "model_loading"
+_NOT_TAKEN = ("model_loading", "upstream_wants_key")
+"""Codes of errors by which a pod says that it has not looked at the request: another one may take it."""
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
 _NOT_PASSED_ON = frozenset(
@@ -76,8 +77,8 @@ _WHOLE_EVENT = b"\n\n"
 _LONGEST_EVENT_BYTES = 1 << 20
 
 
-class _LoadsAgainError(Exception):
-    """The pod has been started anew, and loads the model."""
+class _NotTakenError(Exception):
+    """The pod has been started anew and loads the model, or wants a key."""
 
     def __init__(self, said: ApiError) -> None:
         super().__init__(said.message)
@@ -198,7 +199,7 @@ class Forwarder:
                     return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
                     pass
-                except _LoadsAgainError as error:
+                except _NotTakenError as error:
                     said = error.said
             tried.add(address)  # it has not taken the request: another one may
 
@@ -225,7 +226,7 @@ class Forwarder:
         asked: Asked,
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
-        """The answer of one pod. Raises NoConnectionError and _LoadsAgainError, where it has not taken the request."""
+        """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON]
         exchange = request[EXCHANGE]
         headers.append((REQUEST_ID, exchange.request_id))
@@ -245,8 +246,8 @@ class Forwarder:
             if upstream.status >= 400:
                 refusal = translate(upstream.status, await _beginning(upstream), asked=asked)
                 exchange.translated = refusal
-                if refusal.code == _LOADING:
-                    raise _LoadsAgainError(refusal)
+                if refusal.code in _NOT_TAKEN:
+                    raise _NotTakenError(refusal)
                 return error_response(refusal)
             return await self._pass_on(request, upstream, asked, begun)
 
