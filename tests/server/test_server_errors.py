@@ -241,7 +241,7 @@ CASES: Mapping[str, Case] = {
         path=COMPLETIONS, body={"prompt": []}, says='"prompt" must not be empty', code="invalid_value"
     ),
     "another key": Case(
-        path=CHAT, body={"messages": HI}, says="Invalid API Key", status=401, code="invalid_api_key", key="x"
+        path=CHAT, body={"messages": HI}, says="Invalid API Key", status=502, code="upstream_wants_key", key="x"
     ),
     "what the table does not know": Case(
         path=CHAT,

@@ -35,13 +35,15 @@ def test_a_request_is_passed_on_byte_for_byte_and_so_is_the_answer() -> None:
     body = b'{ "model":"demo/gemma",\n"messages" : [], "n": 1.50 }'
     with served(whole(200, '{"a":  1}')) as (client, (server,), _):
         headers = {"Authorization": "Bearer secret", "traceparent": "00-1-2-01", "Content-Type": "application/json"}
-        response = client.post("/v1/chat/completions?x=1", content=body, headers=headers)
+        hop = {"Connection": "keep-alive, X-Hop", "X-Hop": "1"}
+        response = client.post("/v1/chat/completions?x=1", content=body, headers=headers | hop)
     assert (response.status_code, response.content) == (200, b'{"a":  1}')
     assert response.headers["content-type"] == "application/json"
     path, asked, sent = server.asked[0]
     assert (path, sent) == ("/v1/chat/completions?x=1", body)
     assert asked["traceparent"] == "00-1-2-01"
     assert "authorization" not in asked, "a client's key is none of the pod's business"
+    assert "x-hop" not in asked, "it is for the connection between client and gateway"
 
 
 def test_an_adapter_is_the_only_one_with_a_strength() -> None:
@@ -141,15 +143,22 @@ def test_a_pod_that_is_not_there_any_more_is_passed_over() -> None:
     assert (response.status_code, error_of(response)["code"]) == (502, "upstream_died")
 
 
-def test_a_pod_that_loads_again_is_passed_over_while_there_is_another() -> None:
-    loads = whole(503, '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}')
-    with served(loads, whole(200, "{}")) as (client, (first, second), directory):
+@pytest.mark.parametrize(
+    ("status", "text", "becomes"),
+    [(503, "Loading model", (503, "model_loading")), (401, "Invalid API Key", (502, "upstream_wants_key"))],
+    ids=["loads again", "wants a key"],
+)
+def test_a_pod_that_does_not_take_a_request_is_passed_over_while_there_is_another(
+    status: int, text: str, becomes: tuple[int, str]
+) -> None:
+    refuses = whole(status, json.dumps({"error": {"code": status, "message": text}}))
+    with served(refuses, whole(200, "{}")) as (client, (first, second), directory):
         assert [client.post("/v1/completions", json={"model": "gemma-3"}).status_code for _ in range(6)] == [200] * 6
         assert first.asked
         assert len(second.asked) == 6
         directory.given["demo/gemma"] = [first.address]
         response = client.post("/v1/chat/completions", json=CHAT)
-    assert (response.status_code, error_of(response)["code"]) == (503, "model_loading")
+    assert (response.status_code, error_of(response)["code"]) == becomes
 
 
 def test_a_connection_that_the_server_has_closed_in_the_meantime_loses_no_request() -> None:

@@ -134,6 +134,11 @@ def test_what_passes_by_itself_says_when_to_try_again(text: str, code: str) -> N
     assert error.headers() == {"Retry-After": "7"}
 
 
+def test_a_key_that_the_server_wants_is_no_fault_of_the_clients_key() -> None:
+    error = translate(401, body("Invalid API Key"), asked=CHAT)
+    assert (error.status, error.code, error.llama_cpp) == (502, "upstream_wants_key", "Invalid API Key")
+
+
 @pytest.mark.parametrize(
     ("task", "path", "endpoint"),
     [

@@ -909,7 +909,7 @@ async def test_a_server_that_wants_a_key_is_not_reached() -> None:
         serving(world)
         world.server.instead["GET /v1/models"] = says({"error": {"message": "Invalid API Key"}}, status=401)
         report = (await world.knows(expected=EXPECTED))["gemma-0"]
-        assert (report.proof, report.problem) == (Proof.NOT_REACHED, "it wants an API key")
+        assert (report.proof, report.problem) == (Proof.LOCKED, "it wants an API key")
 
 
 async def test_the_log_tells_of_gpus_in_the_same_reading() -> None:

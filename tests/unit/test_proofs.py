@@ -185,11 +185,19 @@ def test_a_server_that_takes_a_request_and_never_answers_is_not_ready_unless_it_
     assert "ServerNotReached" not in [finding.code for finding in after.findings or ()]
 
 
-def test_a_server_that_cannot_be_asked_is_ready_with_a_finding() -> None:
-    status = said(ServerReport(proof=Proof.NOT_REACHED, problem="it wants an API key"))
+@pytest.mark.parametrize(
+    ("proof", "problem", "advice"),
+    [
+        (Proof.NOT_REACHED, "Cannot connect to host 10.0.0.1:8080", "NetworkPolicy"),
+        (Proof.LOCKED, "it wants an API key", "started without one"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_ready_with_a_finding(proof: Proof, problem: str, advice: str) -> None:
+    status = said(ServerReport(proof=proof, problem=problem))
     assert ready(status)[0] == "True"
     (finding,) = (one for one in status.findings or () if one.code == "ServerNotReached")
-    assert "it wants an API key" in finding.message
+    assert problem in finding.message
+    assert advice in (finding.suggestion or "")
 
 
 def test_after_a_restart_of_the_operator_what_was_ready_stays_so_while_servers_are_asked_again() -> None:

@@ -502,17 +502,24 @@ def runs_on_cpu(now: Situation) -> Verdict | None:
     return None
 
 
+_WHAT_WOULD_LET_IN: Mapping[Proof | None, str] = {
+    Proof.NOT_REACHED: "let the operator's pods reach port 8080 of the model's pods (NetworkPolicy, service mesh)",
+    Proof.LOCKED: "nothing has to be done where that is meant; neither the operator nor the gateway reads Secrets, so"
+    " neither has the key: to be asked by them, the server must be started without one",
+}
+
+
 def not_reached(now: Situation) -> Iterator[Finding]:
     """Servers that the operator cannot ask, although the kubelet calls them ready: no reason not to be Ready."""
     for pod in now.current_pods:
         report = now.observed.servers.get(pod.name)
-        if pod.ready and report is not None and report.proof is Proof.NOT_REACHED:
+        if pod.ready and report is not None and report.proof in _WHAT_WOULD_LET_IN:
             yield Finding(
                 severity=Severity.WARNING,
                 code=FindingCode.SERVER_NOT_REACHED,
                 field="status",
                 message=f"pod {pod.name} is ready, and the operator cannot ask its server: {report.problem}",
-                suggestion="let the operator's pods reach port 8080 of the model's pods (NetworkPolicy, service mesh)",
+                suggestion=_WHAT_WOULD_LET_IN[report.proof],
             )
 
 

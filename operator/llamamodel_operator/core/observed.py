@@ -206,7 +206,9 @@ class Proof(StrEnum):
     SILENT = "silent"
     """It takes connections, and did not answer what it was asked in two minutes: it hangs, or others wait before it."""
     NOT_REACHED = "not-reached"
-    """It could not be asked: no connection, or somebody else answers in its place, or it wants a key. Nobody knows."""
+    """It could not be asked: no connection, or somebody else answers in its place. Nobody knows."""
+    LOCKED = "locked"
+    """It wants an API key, which the operator has not. Nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)

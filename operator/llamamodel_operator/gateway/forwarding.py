@@ -56,7 +56,8 @@ TASKS: Mapping[str, Task | None] = {
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
 _BUSY_RETRY_SEC = 2
-_LOADING = "model_loading"
+_NOT_TAKEN = ("model_loading", "upstream_wants_key")
+"""Codes of errors by which a pod says that it has not looked at the request: another one may take it."""
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
 _NOT_PASSED_ON = frozenset(
@@ -75,8 +76,8 @@ _WHOLE_EVENT = b"\n\n"
 _LONGEST_EVENT_BYTES = 1 << 20
 
 
-class _LoadsAgainError(Exception):
-    """The pod has been started anew, and loads the model."""
+class _NotTakenError(Exception):
+    """The pod has been started anew and loads the model, or wants a key."""
 
     def __init__(self, said: ApiError) -> None:
         super().__init__(said.message)
@@ -199,7 +200,7 @@ class Forwarder:
                     return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
                     pass
-                except _LoadsAgainError as error:
+                except _NotTakenError as error:
                     said = error.said
             tried.add(address)  # it has not taken the request: another one may
 
@@ -226,8 +227,9 @@ class Forwarder:
         asked: Asked,
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
-        """The answer of one pod. Raises NoConnectionError and _LoadsAgainError, where it has not taken the request."""
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON]
+        """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
+        ends_here = _NOT_PASSED_ON | _named_by_connection(request)
+        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in ends_here]
         exchange = request[EXCHANGE]
         headers.append((REQUEST_ID, exchange.request_id))
         try:
@@ -246,8 +248,8 @@ class Forwarder:
             if upstream.status >= 400:
                 refusal = translate(upstream.status, await _beginning(upstream), asked=asked)
                 exchange.translated = refusal
-                if refusal.code == _LOADING:
-                    raise _LoadsAgainError(refusal)
+                if refusal.code in _NOT_TAKEN:
+                    raise _NotTakenError(refusal)
                 return error_response(refusal)
             return await self._pass_on(request, upstream, asked, begun)
 
@@ -298,6 +300,12 @@ class Forwarder:
             if not piece:
                 return
             yield piece
+
+
+def _named_by_connection(request: web.BaseRequest) -> frozenset[str]:
+    """Headers that the client has for this connection alone (RFC 9110, 7.6.1)."""
+    found = request.headers.get("Connection")
+    return frozenset(name.strip().lower() for name in found.split(",")) if found else frozenset()
 
 
 def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:

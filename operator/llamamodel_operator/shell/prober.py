@@ -342,7 +342,7 @@ class Prober:
                 asked_to_work = True
                 problem = answer_problem(await self._request(server, "POST", path, body, work=True), expected)
         except _LockedOutError as error:
-            server.learns(proof=Proof.NOT_REACHED, problem=str(error))
+            server.learns(proof=Proof.LOCKED, problem=str(error))
             raise
         except _AnswerError as error:
             problem = str(error)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from llamamodel_operator.core.gateway.errors import INVALID_REQUEST, UNAVAILABLE
+from llamamodel_operator.core.gateway.errors import INVALID_REQUEST, SERVER_ERROR, UNAVAILABLE
 
 __all__ = ["INPUT", "KNOWN_TEXTS", "KnownText", "Moment", "known_text"]
 
@@ -394,9 +394,10 @@ KNOWN_TEXTS: Sequence[KnownText] = (
     # keys
     KnownText(
         pattern=r"Invalid API Key$",
-        status=401,
-        code="invalid_api_key",
-        message="The API key is missing or not valid.",
+        status=502,  # of 401 clients would think that their own key is wrong, which never goes to a server
+        type=SERVER_ERROR,
+        code="upstream_wants_key",
+        message="The model's server wants an API key, which the gateway has not. Whoever runs the model can help.",
         sources=("b4291 examples/server/server.cpp:3031", "b11434 tools/server/server-http.cpp:294"),
         example="Invalid API Key",
         provoked=_RUN,
