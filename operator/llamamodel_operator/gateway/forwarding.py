@@ -1,7 +1,8 @@
 """One request, from its last byte to the last byte of its answer: whom it is for, what is changed on the way, and what
 becomes of errors.
 
-Requests are passed on byte for byte, unless a LoRA adapter was asked for. Answers are passed on as they come.
+Requests are passed on byte for byte, unless something is put in (`core/gateway/shaping.py`). Answers are passed on as
+they come.
 """
 
 from __future__ import annotations

@@ -57,10 +57,11 @@ class EarlyStream:
         """What is sent in the end: the answer itself, or its text within the stream that has begun."""
         if self.begun is None or answer is self.begun:
             return answer
-        exchange = self._request[EXCHANGE]
-        exchange.error = exchange.error or answer.get(ERROR)
-        if isinstance(answer, web.Response) and isinstance(answer.body, bytes):
-            named = b"event: error\n" if answer.status >= 400 and self._path == "/v1/messages" else b""
-            await self.begun.write(named + b"data: " + answer.body + b"\n\n")
+        exchange, error = self._request[EXCHANGE], answer.get(ERROR)
+        if error is not None:
+            exchange.error = exchange.error or error
+            await self.begun.write(error.event(path=self._path))
+        elif isinstance(answer, web.Response) and isinstance(answer.body, bytes):
+            await self.begun.write(b"data: " + answer.body + b"\n\n")
         await self.begun.write_eof()
         return self.begun
