@@ -352,7 +352,8 @@ def serve_gateway(upstream: str) -> None:
     from llamamodel_operator.shell.logs import configure_logging
     from support.gateway import GivenDirectory, running_gateway
 
-    model = ServedModel(namespace="bench", name="m", served_name="m", phase="Ready")
+    # A pod with threads enough: else the gateway sends no more than they take, and refuses the rest.
+    model = ServedModel(namespace="bench", name="m", served_name="m", phase="Ready", http_threads=2 * _IDLE_STREAMS)
     directory = GivenDirectory([model], {"bench/m": [upstream]})
     with Path(os.devnull).open("w", encoding="utf-8") as null, running_gateway(directory) as url:
         configure_logging(log_format="json", level="info", stream=null)  # as in a pod: with an access log
