@@ -326,6 +326,36 @@ async def test_a_leader_whose_lease_is_gone_knows_at_its_next_renewal(
     assert not may_write(lock)
 
 
+async def test_a_lease_is_released_although_a_renewal_was_cut_short() -> None:
+    class Slow(FakeCluster):
+        slow = True
+
+        async def replace(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            answer = await super().replace(*args, **kwargs)
+            if self.slow:
+                self.slow = False
+                await asyncio.sleep(3600)
+            return answer
+
+    cluster = Slow()
+    lock = a_lock(cluster)
+    await lock.acquire()
+    keeping = asyncio.create_task(lock.keep())
+    await asyncio.sleep(RETRY_PERIOD_SEC + 0.5)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await lock.release()
+    assert holder(cluster) == ""
+
+
+async def test_a_lease_that_another_took_is_not_released(cluster: FakeCluster) -> None:
+    lock = a_lock(cluster)
+    await lock.acquire()
+    cluster.has(LEASES, {**cluster.shows(LEASES, LEASE), "spec": a_lease("two")["spec"]})
+    await lock.release()
+    assert holder(cluster) == "two"
+
+
 async def test_a_renewal_whose_answer_was_lost_costs_nobody_the_lease() -> None:
     class Lossy(FakeCluster):
         lost = False

@@ -102,19 +102,26 @@ class LeaseLock:
         """Lets the next one lead at once. Called when all work has ended."""
         if self._held is None or not self.leading:
             return
-        spec = {
-            **self._held["spec"],
-            "holderIdentity": "",
-            "leaseDurationSeconds": 1,
-            "renewTime": _micro_time(),
-        }
         self._renewed = float("-inf")
         try:
             async with asyncio.timeout(RETRY_PERIOD_SEC):
-                await self._client.replace(LEASES, {**self._held, "spec": spec})
-            _log.info("released the lease %s/%s", self._namespace, self._name)
+                await self._give_back(self._held)
         except _FAILURES as error:
             _log.info("the lease could not be released, it will expire: %s", _sentence(error))
+
+    async def _give_back(self, held: Mapping[str, Any]) -> None:
+        """Without a holder. A renewal that was cut short may have arrived all the same: then the lease is read anew."""
+        spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time()}
+        try:
+            await self._client.replace(LEASES, {**held, "spec": spec})
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            lease = await self._client.get(LEASES, namespace=self._namespace, name=self._name)
+            if lease is None or (lease.get("spec") or {}).get("holderIdentity") != self._identity:
+                return
+            await self._client.replace(LEASES, {**lease, "spec": spec})
+        _log.info("released the lease %s/%s", self._namespace, self._name)
 
     async def _try_acquire(self) -> bool:
         asked = self._clock()
