@@ -29,7 +29,8 @@ def test_nothing_changes_once_all_is_ready(environment: Environment, kube: Kube)
         """What servers and their logs say of themselves comes last, after they are ready."""
         models = [kube.must_get("llamamodel", name) for name in ("stays", "goes")]
         read = ["is being read" not in condition(model, "Offloaded").get("message", "") for model in models]
-        return all(read) and all(model["status"]["engine"].get("build") for model in models)
+        found = {finding["code"] for model in models for finding in model["status"].get("findings", [])}
+        return all(read) and all(model["status"]["engine"].get("build") for model in models) and not found
 
     eventually(all_is_known, within=60)
     time.sleep(3)

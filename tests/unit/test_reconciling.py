@@ -10,6 +10,7 @@ import pytest
 from llamamodel_operator.api.labels import MANAGED_BY_LABEL, MODEL_LABEL
 from llamamodel_operator.api.spec import Task
 from llamamodel_operator.core.engine.proof import Expected
+from llamamodel_operator.core.observed import Proof, ServerReport
 from llamamodel_operator.shell.client import (
     DEPLOYMENTS,
     EVENTS,
@@ -489,6 +490,25 @@ async def test_a_spec_that_did_not_change_gets_no_other_pass(world: World) -> No
     world.has(a_model())
     await world.reconciler.reconcile(GEMMA)
     assert world.again == []
+
+
+async def test_a_build_that_a_server_tells_gets_one_more_pass_which_plans_by_it(world: World) -> None:
+    def findings() -> list[str]:
+        return [finding["code"] for finding in world.cluster.shows(MODELS, GEMMA)["status"].get("findings", [])]
+
+    model = a_model().with_spec(image="example.com/llama-server:mine")
+    world.has(model)
+    world.has_claim()
+    await world.settles()
+    assert "BuildUnknown" in findings()
+    world.store.put(PODS, a_pod().of_revision(model.plan().revision).ready().raw())
+    world.prober.says["gemma-0"] = ServerReport(build=11669, proof=Proof.ANSWERS)
+    world.again.clear()
+    await world.reconciler.reconcile(GEMMA)
+    assert world.again == [GEMMA]
+    await world.reconciler.reconcile(GEMMA)
+    assert "BuildUnknown" not in findings()
+    assert world.again == [GEMMA]
 
 
 async def test_the_status_is_written_for_this_very_model_and_not_for_a_new_one_of_its_name(world: World) -> None:

@@ -369,6 +369,8 @@ class Reconciler:
         self._store.put(MODELS, written)
         if written["metadata"].get("generation") != metadata.get("generation"):
             self._again(Key.of(raw))  # the answer brought a newer spec, its event will tell us nothing new
+        if _build(desired) != _build(before):
+            self._again(Key.of(raw))  # the plan of this pass did not know what a server says now
         _log.info("%s: %s", desired["phase"], _ready(desired).get("message", ""), extra={"model": str(Key.of(raw))})
         if event := transition_event(metadata, before=_ready(before), after=_ready(desired), now=self._now()):
             await event.send(self._client)
@@ -421,6 +423,10 @@ def _finished(pod: Mapping[str, Any]) -> bool:
 
 def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
+
+
+def _build(status: Mapping[str, Any]) -> object:
+    return (status.get("engine") or {}).get("build")
 
 
 def _not_ours(desired: Mapping[str, Any], live: Mapping[str, Any]) -> Refusal:
