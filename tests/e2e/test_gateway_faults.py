@@ -23,11 +23,12 @@ CLIENTS = 4
 _LOAD = """
 import http.client, json, sys, threading, time
 
-host, model, clients, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+host, model, clients, seconds, tokens = *sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
 end, lock, done = time.monotonic() + seconds, threading.Lock(), []
 
 def ask(number):
-    body = {"model": model, "prompt": f"Chapter {number}. It was", "max_tokens": 60, "stream": True, "ignore_eos": True}
+    body = {"model": model, "prompt": f"Chapter {number}. It was", "max_tokens": tokens, "stream": True}
+    body["ignore_eos"] = True
     headers = {"Content-Type": "application/json", "x-llamamodel-wait": "0"}
     found = {"at": time.time(), "pieces": 0}
     for attempt in range(20):
@@ -124,8 +125,10 @@ class Load:
 
 
 @contextmanager
-def load(run: Callable[..., str], host: str, model: str, *, seconds: float, clients: int = CLIENTS) -> Iterator[Load]:
-    clients_at_work = Load(lambda: run(_LOAD, host, model, str(clients), str(seconds)))
+def load(
+    run: Callable[..., str], host: str, model: str, *, seconds: float, clients: int = CLIENTS, tokens: int = 60
+) -> Iterator[Load]:
+    clients_at_work = Load(lambda: run(_LOAD, host, model, str(clients), str(seconds), str(tokens)))
     try:
         time.sleep(_WARM_UP_SEC)
         yield clients_at_work
@@ -182,7 +185,7 @@ def test_a_pod_that_is_killed_in_mid_stream_ends_its_own_streams_alone(
     kube: Kube, ready: str, gateway: str, in_cluster: Callable[..., str], send_signal: Callable[..., None]
 ) -> None:
     victim = pods(kube)[0]
-    with load(in_cluster, gateway, ready, seconds=20) as clients:
+    with load(in_cluster, gateway, ready, seconds=20, tokens=500) as clients:  # so long that each is within its stream
         send_signal(victim["metadata"]["uid"], "SIGKILL", "llama-server")
     found = clients.answers()
     assert set(codes(found)) <= {"upstream_died"}, failed(found)
