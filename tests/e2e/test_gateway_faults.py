@@ -185,7 +185,7 @@ def test_a_pod_that_is_killed_in_mid_stream_ends_its_own_streams_alone(
     kube: Kube, ready: str, gateway: str, in_cluster: Callable[..., str], send_signal: Callable[..., None]
 ) -> None:
     victim = pods(kube)[0]
-    with load(in_cluster, gateway, ready, seconds=20, tokens=500) as clients:  # so long that each is within its stream
+    with load(in_cluster, gateway, ready, seconds=40, tokens=500) as clients:  # so long that each is within its stream
         send_signal(victim["metadata"]["uid"], "SIGKILL", "llama-server")
     found = clients.answers()
     assert set(codes(found)) <= {"upstream_died"}, failed(found)
@@ -197,7 +197,7 @@ def test_a_pod_that_is_killed_in_mid_stream_ends_its_own_streams_alone(
 def test_with_all_pods_gone_clients_are_told_so_and_answered_again_later(
     kube: Kube, ready: str, gateway: str, in_cluster: Callable[..., str]
 ) -> None:
-    with load(in_cluster, gateway, ready, seconds=25) as clients:
+    with load(in_cluster, gateway, ready, seconds=40) as clients:
         kube("delete", "pods", "-l", "llamamodel.dev/model=steady", "--force", "--grace-period=0")
     found = clients.answers()
     assert set(codes(found)) <= {"model_loading", "upstream_died"}, failed(found)
@@ -260,7 +260,7 @@ def test_a_gateway_that_is_killed_ends_what_it_works_on_alone(
     environment.deploy_operator("gateway.enabled=true", "gateway.replicas=2")
     environment.system("rollout", "status", f"deployment/{GATEWAY}", "--timeout=120s", timeout=130)
     first, second = eventually(lambda: found if len(found := gateways(environment)) == 2 else None, within=60)
-    with load(in_cluster, gateway, ready, seconds=20, clients=2 * CLIENTS) as clients:
+    with load(in_cluster, gateway, ready, seconds=40, clients=2 * CLIENTS) as clients:
         send_signal(first["metadata"]["uid"], "SIGKILL", "llamamodel-gateway")
     found = clients.answers()
     assert set(codes(found)) <= {"broken"}, failed(found)
