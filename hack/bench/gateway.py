@@ -348,6 +348,7 @@ async def serve_upstream() -> None:
 
 def serve_gateway(upstream: str) -> None:
     """The gateway as its own process runs it, with one model whose address is given."""
+    import llamamodel_operator.gateway.main  # noqa: F401  memory counts all that the process has loaded
     from llamamodel_operator.core.gateway.routes import ServedModel
     from llamamodel_operator.shell.logs import configure_logging
     from support.gateway import GivenDirectory, running_gateway

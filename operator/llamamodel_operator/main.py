@@ -30,6 +30,7 @@ from llamamodel_operator.core.review import Know, nobody_looks, review_manifest
 from llamamodel_operator.core.text.template import TemplateReport
 from llamamodel_operator.handlers import make_registry, make_settings
 from llamamodel_operator.shell.client import MODELS, ApiError, ClusterClient, ClusterConfigError
+from llamamodel_operator.shell.command_line import read_settings
 from llamamodel_operator.shell.gather import Gatherer
 from llamamodel_operator.shell.health import Check, measure_loop_lag, serve
 from llamamodel_operator.shell.inspecting import Inspector
@@ -44,7 +45,7 @@ from llamamodel_operator.shell.queue import KeyedQueue
 from llamamodel_operator.shell.reconciler import Reconciler, RefusedError
 from llamamodel_operator.shell.resync import Resync
 from llamamodel_operator.shell.sandbox import SandboxUnavailableError, TemplateSandbox
-from llamamodel_operator.shell.settings import Settings, read_settings
+from llamamodel_operator.shell.settings import Settings
 from llamamodel_operator.shell.store import CACHED, Key, Store
 
 __all__ = ["main"]

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import uvloop
 from prometheus_client import CollectorRegistry
 
@@ -26,6 +25,9 @@ from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.gateway.upstream import UpstreamSession
 from llamamodel_operator.shell.tls import ServingTls
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = [
     "CHAT",
@@ -203,6 +205,8 @@ def stream(*pieces: str, end: bool = True, pause: float = 0.0) -> Say:
 @contextmanager
 def served(*say: Say, **more: Any) -> Iterator[tuple[httpx.Client, list[FakeServer], GivenDirectory]]:
     """A client of a gateway that has one model, with a pod for each of these."""
+    import httpx  # not for the benchmark of the gateway's memory
+
     servers = [FakeServer(one) for one in say]
     directory = GivenDirectory([GEMMA], {"demo/gemma": [server.address for server in servers]})
     try:

@@ -243,3 +243,13 @@ def test_what_takes_longer_than_it_may_wait_is_told_so(tmp_path: Path) -> None:
     (answer,) = whole_answer
     error: dict[str, Any] = answer.json()["error"]
     assert (answer.status_code, error["code"], answer.headers["connection"]) == (503, "gateway_stopping", "close")
+
+
+def test_what_only_the_operator_needs_is_not_loaded() -> None:
+    script = "import sys, llamamodel_operator.gateway.main; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": SOURCES}, capture_output=True, check=True
+    )
+    found = {name.partition(".")[0] for name in loaded.stdout.decode().split()}
+    assert "aiohttp" in found
+    assert not found & {"cryptography", "jinja2", "kopf"}

@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -18,7 +19,6 @@ from prometheus_client.process_collector import ProcessCollector
 from llamamodel_operator import __version__
 from llamamodel_operator.core.gateway.waits import WaitLimits
 from llamamodel_operator.gateway.access import Access, MountedKeys
-from llamamodel_operator.gateway.certificate import MountedCertificate
 from llamamodel_operator.gateway.connections import ConnectionLimits
 from llamamodel_operator.gateway.cors import Cors
 from llamamodel_operator.gateway.directory import Directory
@@ -28,9 +28,12 @@ from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.gateway.upstream import UpstreamSession
 from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
+from llamamodel_operator.shell.command_line import read_settings
 from llamamodel_operator.shell.health import Check, serve
 from llamamodel_operator.shell.logs import configure_logging
-from llamamodel_operator.shell.settings import read_settings
+
+if TYPE_CHECKING:
+    from llamamodel_operator.gateway.certificate import MountedCertificate
 
 __all__ = ["main"]
 
@@ -60,7 +63,7 @@ async def _run(settings: GatewaySettings) -> None:
     bare = frozenset(settings.bare_namespaces)
     directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
     keys = MountedKeys(settings.keys_dir) if settings.keys_dir else None
-    certificate = MountedCertificate(settings.tls_dir) if settings.tls_dir else None
+    certificate = _certificate(settings.tls_dir) if settings.tls_dir else None
     if keys is None:
         _log.warning("API keys are off: whoever reaches this gateway may use every model that it serves")
     sight = Sight(registry=registry, directory=directory, access_log=settings.access_log)
@@ -130,6 +133,12 @@ async def _run(settings: GatewaySettings) -> None:
         await stop.wait()
         sight.stop()
         await asyncio.sleep(settings.stop_delay_sec)
+
+
+def _certificate(path: str) -> MountedCertificate:
+    from llamamodel_operator.gateway.certificate import MountedCertificate  # it takes 9 MB, and most do without TLS
+
+    return MountedCertificate(path)
 
 
 def _ended(task: asyncio.Task[None]) -> str | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llamamodel_operator.api.findings import sentence
 from llamamodel_operator.api.llamamodel import LlamaModel
@@ -18,9 +17,7 @@ from llamamodel_operator.core.memory.overhead import parse_overheads
 from llamamodel_operator.core.plan import Configuration, ImageDefaults
 from llamamodel_operator.core.schema_check import check_defaults
 
-__all__ = ["Settings", "read_settings"]
-
-S = TypeVar("S", bound=BaseSettings)
+__all__ = ["Settings"]
 
 
 class Settings(BaseSettings):
@@ -185,22 +182,3 @@ class Settings(BaseSettings):
     def images(self) -> ImageDefaults:
         """The images for LlamaModels that name none."""
         return ImageDefaults(cpu=self.image_cpu, gpu=self.image_gpu, by_resource=self.image_by_resource)
-
-
-def read_settings(kind: type[S]) -> S:
-    """From the command line and the environment. Ends the process with 2, and one line, where a setting is wrong."""
-    try:
-        return CliApp.run(kind)
-    except (ValidationError, SettingsError) as error:
-        print(f"{kind.model_config.get('cli_prog_name')}: {_explain(error)}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-
-
-def _explain(error: ValidationError | SettingsError) -> str:
-    if isinstance(error, SettingsError):
-        return str(error)
-    return "; ".join(
-        f"--{'.'.join(str(part) for part in problem['loc']).replace('_', '-')}: {problem['msg']}"
-        f" (found {problem['input']!r})"
-        for problem in error.errors(include_url=False)
-    )
