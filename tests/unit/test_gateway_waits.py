@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from typing import Any
 
@@ -202,6 +204,81 @@ def test_a_wait_ends_when_the_model_will_not_come(models: list[ServedModel], sta
         it.until_asked(2)
         it.directory.give({}, models=models)
         assert (answer.result(20).status_code, error_of(answer.result())["code"]) == (status, code)
+
+
+def says(*answers: Say) -> Say:
+    """One after the other; the last one again and again."""
+    left = list(answers)
+    return lambda handler, body: (left.pop(0) if len(left) > 1 else left[0])(handler, body)
+
+
+LOADS = whole(503, '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}')
+WANTS_KEY = whole(401, '{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}')
+
+
+def nobodys_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return f"127.0.0.1:{closed.getsockname()[1]}"
+
+
+def test_where_all_known_pods_are_gone_a_request_waits_for_another_one() -> None:
+    with loading(PATIENT) as it, ThreadPoolExecutor() as pool:
+        it.directory.given = {"demo/m": [nobodys_address()]}
+        answer = pool.submit(it.post)
+        it.until_asked(4)
+        it.is_ready()
+        assert answer.result(20).status_code == 200
+    assert len(it.server.asked) == 1
+
+
+def test_a_pod_that_loads_anew_is_asked_again_although_nobody_tells_of_it() -> None:
+    limits = WaitLimits(longest_sec=60, again_sec=0.05)
+    with loading(limits, say=says(LOADS, LOADS, LOADS, whole(200, "{}"))) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        assert it.post().status_code == 200
+    assert [json.loads(body) for _, _, body in it.server.asked] == [CHAT] * 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("there", "status", "code"), [(False, 502, "upstream_died"), (True, 503, "model_loading")])
+def test_where_no_pod_takes_it_in_time_a_request_gets_the_error_that_it_would_have_had(
+    there: bool, status: int, code: str, stream: bool
+) -> None:
+    with loading(WaitLimits(longest_sec=0.2, again_sec=0.05), say=LOADS) as it:
+        it.directory.given = {"demo/m": [it.server.address if there else nobodys_address()]}
+        answer = it.post(stream=stream)
+        assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+        it.until_asked(5)  # more often than it takes to ask once
+
+
+def test_a_pod_that_will_not_take_it_later_either_is_not_waited_for() -> None:
+    with loading(PATIENT, say=WANTS_KEY) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        assert error_of(it.post())["code"] == "upstream_wants_key"
+        it.directory.given = {"demo/m": [it.server.address, nobodys_address()]}
+        refused = it.client.post("/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0"})
+        assert error_of(refused)["code"] == "upstream_wants_key"
+
+
+def test_what_a_server_may_have_worked_on_does_not_wait() -> None:
+    def dies(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.close_connection = True
+
+    with loading(PATIENT, say=dies) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        assert error_of(it.post())["code"] == "upstream_died"
+    assert len(it.server.asked) == 1
+
+
+def test_a_stream_is_kept_alive_through_all_of_its_waits() -> None:
+    events = stream('data: {"a":1}\n\n', "data: [DONE]\n\n")
+    limits = WaitLimits(longest_sec=60, again_sec=0.01, quiet_sec=0.05, comment_sec=0.05)
+    with loading(limits, say=says(*[LOADS] * 30, events)) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        status, said = it.stream("/v1/chat/completions")
+    assert status == 200
+    assert said.startswith(": waiting\n\n")
+    assert said.replace(": waiting\n\n", "") == 'data: {"a":1}\n\ndata: [DONE]\n\n'
 
 
 def test_nothing_waits_for_what_is_suspended_nor_where_it_does_not_want_to() -> None:

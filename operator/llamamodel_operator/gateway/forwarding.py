@@ -37,7 +37,7 @@ from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
-from llamamodel_operator.gateway.waiting import WaitingRoom
+from llamamodel_operator.gateway.waiting import Unsent, Wait, WaitingRoom
 
 __all__ = ["TASKS", "Forwarder"]
 
@@ -57,8 +57,10 @@ TASKS: Mapping[str, Task | None] = {
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
 _BUSY_RETRY_SEC = 2
-_NOT_TAKEN = ("model_loading", "upstream_wants_key")
-"""Codes of errors by which a pod says that it has not looked at the request: another one may take it."""
+_LOADING = "model_loading"
+_NOT_TAKEN = (_LOADING, "upstream_wants_key")
+"""Codes of errors by which a pod says that it has not looked at the request: another one may take it. One that loads
+may take it later."""
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
 _NOT_PASSED_ON = frozenset(
@@ -149,14 +151,15 @@ class Forwarder:
             return error_response(wrong_task(task=Task(model.task), path=path))
         if task is Task.GENERATE and (refusal := refusal_of(document, model)):
             return error_response(refusal)
-        if self._directory.addresses(model):
-            return await self._forward(request, path, body, document, target)
         stream = EarlyStream(request, path=path)
-        commented = stream if task is Task.GENERATE and document.get("stream") is True else None
-        waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
-        if isinstance(waited, ApiError):
-            return await stream.end(error_response(waited))
-        return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
+        commented = task is Task.GENERATE and document.get("stream") is True
+        wait = Wait(name=name, stream=stream if commented else None)
+        while isinstance(answer := await self._forward(request, path, body, document, target, stream.begun), Unsent):
+            found = await self._waiting_room.wait(request, target, wait, answer)
+            if isinstance(found, ApiError):
+                return await stream.end(error_response(found))
+            target = found
+        return await stream.end(answer)
 
     async def _forward(
         self,
@@ -165,10 +168,12 @@ class Forwarder:
         body: bytes,
         document: Mapping[str, Any],
         target: Target,
-        begun: web.StreamResponse | None = None,
-    ) -> web.StreamResponse:
+        begun: web.StreamResponse | None,
+    ) -> web.StreamResponse | Unsent:
         """The answer of one of the model's pods, in the stream that may have begun."""
         model, exchange = target.model, request[EXCHANGE]
+        if not self._directory.addresses(model):
+            return Unsent()
         if target.adapter is not None:
             exchange.adapter = model.adapters[target.adapter]
         sent = shaped(document, path=path, target=target)
@@ -179,10 +184,11 @@ class Forwarder:
                 return error_response(_invalid("The body has too many levels.", code="invalid_json"))
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried, said = beginning_of(document), set[str](), upstream_died()
+        waits = False
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
-                return error_response(said)
+                return Unsent(error=said, tried=frozenset(tried)) if waits else error_response(said)
             most = self._most_at_a_pod(model)
             addresses = [one for one in addresses if self._in_flight[one] < most]
             if not addresses:
@@ -200,9 +206,10 @@ class Forwarder:
                 try:
                     return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
-                    pass
+                    waits = True
                 except _NotTakenError as error:
                     said = error.said
+                    waits = waits or said.code == _LOADING
             tried.add(address)  # it has not taken the request: another one may
 
     def _most_at_a_pod(self, model: ServedModel) -> int:
