@@ -159,11 +159,13 @@ class WatchedDirectory(GivenDirectory):
 
 
 @contextmanager
-def loading(waits: WaitLimits, *, say: Say | None = None, model: ServedModel = LOADING) -> Iterator[Loading]:
+def loading(
+    waits: WaitLimits, *, say: Say | None = None, model: ServedModel = LOADING, **more: Any
+) -> Iterator[Loading]:
     server, directory = FakeServer(say or whole(200, "{}")), WatchedDirectory([model])
     try:
         with (
-            running_gateway(directory, waits=waits) as url,
+            running_gateway(directory, waits=waits, **more) as url,
             httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
         ):
             yield Loading(client, directory, server, directory.each())
@@ -258,6 +260,80 @@ def test_a_pod_that_will_not_take_it_later_either_is_not_waited_for() -> None:
         it.directory.given = {"demo/m": [it.server.address, nobodys_address()]}
         refused = it.client.post("/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0"})
         assert error_of(refused)["code"] == "upstream_wants_key"
+
+
+class Turns:
+    """What a pod says that answers one request whenever the test lets it; `most` were with it at a time."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def say(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self.begun.release()
+        assert self.go.acquire(timeout=20)
+        with self._lock:
+            self._now -= 1
+        whole(200, "{}")(handler, body)
+
+
+def test_those_who_waited_for_a_model_are_let_in_as_its_pods_have_places_and_others_are_refused() -> None:
+    turns = Turns()
+    with loading(PATIENT, say=turns.say, max_in_flight_per_pod=2) as it, ThreadPoolExecutor() as pool:
+        answers = [pool.submit(it.post) for _ in range(5)]
+        it.until_asked(10)
+        it.is_ready()
+        for _ in range(2):
+            assert turns.begun.acquire(timeout=20)
+        late = it.post()
+        assert (late.status_code, error_of(late)["code"]) == (429, "rate_limit_exceeded")
+        for _ in range(5):
+            turns.go.release()
+        assert [answer.result(20).status_code for answer in answers] == [200] * 5
+    assert turns.most == 2
+
+
+def test_who_waits_for_a_place_waits_no_longer_than_for_a_pod() -> None:
+    turns = Turns()
+    limits = WaitLimits(longest_sec=60)
+    with loading(limits, say=turns.say, max_in_flight_per_pod=1) as it, ThreadPoolExecutor() as pool:
+        first = pool.submit(it.post)
+        it.until_asked(2)
+        second = pool.submit(it.client.post, "/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0.5"})
+        it.until_asked(4)
+        it.is_ready()
+        assert (second.result(20).status_code, error_of(second.result())["code"]) == (429, "rate_limit_exceeded")
+        turns.go.release()
+        assert first.result(20).status_code == 200
+    assert len(it.server.asked) == 1
+
+
+def test_a_pod_that_is_full_and_one_that_loads_are_both_asked_when_they_may_take_it() -> None:
+    turns = Turns()
+    limits = WaitLimits(longest_sec=60, again_sec=0.05)
+    loads = FakeServer(says(LOADS, LOADS, LOADS, LOADS, whole(200, "{}")))
+    try:
+        with loading(limits, say=turns.say, max_in_flight_per_pod=1) as it, ThreadPoolExecutor() as pool:
+            first = pool.submit(it.post)
+            it.until_asked(2)
+            it.is_ready()
+            assert turns.begun.acquire(timeout=20)
+            it.directory.give({})
+            second = pool.submit(it.post)
+            it.until_asked(7)  # 3 are of the first, which was let in
+            it.directory.give({"demo/m": [it.server.address, loads.address]})
+            assert second.result(20).status_code == 200
+            turns.go.release()
+            assert first.result(20).status_code == 200
+    finally:
+        loads.end()
+    assert len(loads.asked) == 5
 
 
 def test_what_a_server_may_have_worked_on_does_not_wait() -> None:

@@ -122,7 +122,9 @@ class Forwarder:
         self._max_in_flight_per_pod = max_in_flight_per_pod
         self._gateways = gateways
         self._loads = LoadReader(in_flight=self._in_flight, every_sec=load_poll_sec)
-        self._waiting_room = WaitingRoom(directory=directory, limits=waits or WaitLimits(longest_sec=0))
+        self._waiting_room = WaitingRoom(
+            directory=directory, has_place=self._has_place, limits=waits or WaitLimits(longest_sec=0)
+        )
 
     async def end(self) -> None:
         """When the last request was answered."""
@@ -189,10 +191,9 @@ class Forwarder:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
                 return Unsent(error=said, tried=frozenset(tried)) if waits else error_response(said)
-            most = self._most_at_a_pod(model)
-            addresses = [one for one in addresses if self._in_flight[one] < most]
+            addresses = [one for one in addresses if self._has_place(model, one)]
             if not addresses:
-                return error_response(_all_full(most))
+                return Unsent(error=_all_full(self._most_at_a_pod(model)), tried=frozenset(tried), full=True)
             self._turn += 1
             address, exchange.why = pick(
                 addresses,
@@ -202,7 +203,7 @@ class Forwarder:
             )
             exchange.pod = address
             exchange.tries += 1
-            with self._taken(address):
+            with self._taken(model, address):
                 try:
                     return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
@@ -217,15 +218,21 @@ class Forwarder:
         part = max(1, (model.http_threads - _THREADS_LEFT) // self._gateways)
         return min(part, self._max_in_flight_per_pod or part)
 
+    def _has_place(self, model: ServedModel, address: str) -> bool:
+        return self._in_flight[address] < self._most_at_a_pod(model)
+
     @contextmanager
-    def _taken(self, address: str) -> Iterator[None]:
+    def _taken(self, model: ServedModel, address: str) -> Iterator[None]:
         self._in_flight[address] += 1
         try:
             yield
         finally:
+            was_full = not self._has_place(model, address)
             self._in_flight[address] -= 1
             if not self._in_flight[address]:
                 del self._in_flight[address]
+            if was_full:
+                self._waiting_room.freed(model.full_name)
 
     async def _ask(
         self,
