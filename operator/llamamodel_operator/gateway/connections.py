@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from llamamodel_operator.core.gateway.errors import headers_too_large, malformed_http
@@ -54,7 +55,7 @@ class Connections(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_counted", "_server", "_slow", "_wire")
+    __slots__ = ("_counted", "_payload", "_server", "_slow", "_wire")
 
     def __init__(self, server: Connections) -> None:
         super().__init__(
@@ -71,6 +72,7 @@ class _Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._slow: asyncio.TimerHandle | None = None
         self._counted = False
+        self._payload: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
@@ -88,6 +90,17 @@ class _Connection(web.RequestHandler):
             self._server.open -= 1
         self._clear()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, payload = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._payload = payload
+        elif self._payload is not None and not self._payload.is_eof():
+            # A chunk that is none. aiohttp (3.14.5) keeps that for the next request: who reads this body would wait.
+            self._payload.set_exception(web.RequestPayloadError())
 
     def pause_writing(self) -> None:
         super().pause_writing()
