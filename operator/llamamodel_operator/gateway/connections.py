@@ -13,8 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from llamamodel_operator.core.gateway.errors import headers_too_large, malformed_http
-from llamamodel_operator.gateway.replies import error_response
+from llamamodel_operator.core.gateway.errors import ApiError, headers_too_large, malformed_http
 
 __all__ = ["ConnectionLimits", "Connections"]
 
@@ -44,9 +43,15 @@ class Connections(web.Server):
     """Makes one for each client."""
 
     def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, limits: ConnectionLimits
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        unreadable: Callable[[web.BaseRequest, ApiError], web.StreamResponse],
+        limits: ConnectionLimits,
     ) -> None:
+        """`unreadable`: answers what is no HTTP; its request is a stand-in, of which only the connection is true."""
         super().__init__(handler, handler_cancellation=True)  # a client that goes away has its generation ended
+        self.unreadable = unreadable
         self.limits = limits
         self.open = 0
 
@@ -132,6 +137,4 @@ class _Connection(web.RequestHandler):
             error = headers_too_large(limit_bytes=_LINE_BYTES)
         else:
             error = malformed_http(exc.message)
-        response = error_response(error)
-        response.force_close()
-        return response
+        return self._server.unreadable(request, error)
