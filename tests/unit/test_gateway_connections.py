@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -162,6 +164,54 @@ def test_what_is_no_http_is_told_so_in_openais_form(sent: bytes, status: int, co
     assert error["code"] == code
     assert len(error["message"]) < 300
     assert pod.asked == []
+
+
+def next_error(said: BinaryIO) -> tuple[int, str]:
+    """Its status and code; waits for it."""
+    status, length = int(said.readline().split()[1]), 0
+    while line := said.readline().strip():
+        name, _, value = line.partition(b":")
+        length = int(value) if name.lower() == b"content-length" else length
+    return status, json.loads(said.read(length))["error"]["code"]
+
+
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("bad", [b"zz\r\n{}\r\n", b"2\r\n{}}\r\n"], ids=["size", "end"])
+@pytest.mark.parametrize("before", [b"", b'5\r\n{"a":\r\n'], ids=["first chunk", "second chunk"])
+def test_a_chunk_that_is_none_ends_its_request_at_once(before: bytes, bad: bytes) -> None:
+    with gateway() as (url, pod), connect(url) as connection:
+        connection.sendall(CHUNKED + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+        connection.sendall(before)
+        connection.sendall(bad)
+        with connection.makefile("rb") as said:
+            assert next_error(said) == (400, "malformed_http")
+            assert said.read() == b"", "the connection ends"
+    assert pod.asked == []
+
+
+def test_a_bad_chunk_behind_another_request_ends_its_own_alone() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def when_told(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.set()
+        assert go.wait(PATIENCE_SEC)
+        whole(404, '{"error":{"message":"no","code":"no"}}')(handler, body)
+
+    body = b'{"model": "chat"}'
+    with gateway(when_told) as (url, _), connect(url) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert asked.wait(PATIENCE_SEC)
+        connection.sendall(CHUNKED + b"\r\n2\r\n{")
+        time.sleep(0.1)  # so that it does not come in one piece
+        connection.sendall(b"}zz\r\n")
+        time.sleep(0.1)
+        go.set()
+        with connection.makefile("rb") as said:
+            assert [next_error(said), next_error(said)] == [(404, "no"), (400, "malformed_http")]
+            assert said.read() == b"", "the connection ends"
 
 
 # --- other origins

@@ -22,7 +22,7 @@ from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
 from llamamodel_operator.gateway.access_log import write_access
 from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.sight import Sight
-from support.gateway import CHAT, GEMMA, GivenDirectory, served, stream, whole
+from support.gateway import CHAT, GEMMA, GivenDirectory, raw, served, stream, whole
 
 pytestmark = pytest.mark.real_time
 
@@ -258,6 +258,39 @@ def test_each_metric_is_in_the_docs() -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
     assert len(names) > 10
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_what_is_no_http_has_an_id_is_counted_and_has_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    seen = Seen()
+    with served(whole(200, ANSWER), registry=seen.registry) as (client, _, _):
+        url = str(client.base_url).rstrip("/")
+        said = [raw(url, b"\x16\x03\x01 a-secret\r\n\r\n"), raw(url, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")]
+        seen.counted(2)
+        for status, code in (("400", "malformed_http"), ("431", "headers_too_large")):
+            outcome = {"namespace": "", "model": "", "endpoint": "other", "status": status, "code": code}
+            assert seen.value("requests_total", **outcome) == 1
+    found = lines(caplog)
+    assert [(line["status"], line["code"]) for line in found] == [(400, "malformed_http"), (431, "headers_too_large")]
+    for line, answer in zip(found, said, strict=True):
+        assert f"X-Request-Id: {line['request_id']}\r\n".encode() in answer
+        assert line["client"] == "127.0.0.1"
+        assert not {"method", "path"} & line.keys(), "nothing is made up"
+    assert "a-secret" not in caplog.text
+
+
+def test_no_answer_tells_what_serves_it() -> None:
+    with served(stream(*EVENTS), origins=["*"]) as (client, _, _):
+        preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+        answers = [
+            client.get("/v1/models"),
+            client.get("/v1/nothing"),
+            client.options("/v1/models", headers=preflight),
+            client.post("/v1/chat/completions", json={**CHAT, "stream": True}),
+        ]
+        said = raw(str(client.base_url).rstrip("/"), b"nonsense\r\n\r\n")
+    assert [answer.status_code for answer in answers] == [200, 404, 204, 200]
+    assert {answer.headers["server"] for answer in answers} == {"llamamodel-gateway"}
+    assert b"\r\nServer: llamamodel-gateway\r\n" in said
 
 
 # --- the access log

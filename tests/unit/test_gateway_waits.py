@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from typing import Any
 
@@ -157,11 +159,13 @@ class WatchedDirectory(GivenDirectory):
 
 
 @contextmanager
-def loading(waits: WaitLimits, *, say: Say | None = None, model: ServedModel = LOADING) -> Iterator[Loading]:
+def loading(
+    waits: WaitLimits, *, say: Say | None = None, model: ServedModel = LOADING, **more: Any
+) -> Iterator[Loading]:
     server, directory = FakeServer(say or whole(200, "{}")), WatchedDirectory([model])
     try:
         with (
-            running_gateway(directory, waits=waits) as url,
+            running_gateway(directory, waits=waits, **more) as url,
             httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
         ):
             yield Loading(client, directory, server, directory.each())
@@ -202,6 +206,155 @@ def test_a_wait_ends_when_the_model_will_not_come(models: list[ServedModel], sta
         it.until_asked(2)
         it.directory.give({}, models=models)
         assert (answer.result(20).status_code, error_of(answer.result())["code"]) == (status, code)
+
+
+def says(*answers: Say) -> Say:
+    """One after the other; the last one again and again."""
+    left = list(answers)
+    return lambda handler, body: (left.pop(0) if len(left) > 1 else left[0])(handler, body)
+
+
+LOADS = whole(503, '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}')
+WANTS_KEY = whole(401, '{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}')
+
+
+def nobodys_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return f"127.0.0.1:{closed.getsockname()[1]}"
+
+
+def test_where_all_known_pods_are_gone_a_request_waits_for_another_one() -> None:
+    with loading(PATIENT) as it, ThreadPoolExecutor() as pool:
+        it.directory.given = {"demo/m": [nobodys_address()]}
+        answer = pool.submit(it.post)
+        it.until_asked(4)
+        it.is_ready()
+        assert answer.result(20).status_code == 200
+    assert len(it.server.asked) == 1
+
+
+def test_a_pod_that_loads_anew_is_asked_again_although_nobody_tells_of_it() -> None:
+    limits = WaitLimits(longest_sec=60, again_sec=0.05)
+    with loading(limits, say=says(LOADS, LOADS, LOADS, whole(200, "{}"))) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        assert it.post().status_code == 200
+    assert [json.loads(body) for _, _, body in it.server.asked] == [CHAT] * 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("there", "status", "code"), [(False, 502, "upstream_died"), (True, 503, "model_loading")])
+def test_where_no_pod_takes_it_in_time_a_request_gets_the_error_that_it_would_have_had(
+    there: bool, status: int, code: str, stream: bool
+) -> None:
+    with loading(WaitLimits(longest_sec=0.2, again_sec=0.05), say=LOADS) as it:
+        it.directory.given = {"demo/m": [it.server.address if there else nobodys_address()]}
+        answer = it.post(stream=stream)
+        assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+        it.until_asked(5)  # more often than it takes to ask once
+
+
+def test_a_pod_that_will_not_take_it_later_either_is_not_waited_for() -> None:
+    with loading(PATIENT, say=WANTS_KEY) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        assert error_of(it.post())["code"] == "upstream_wants_key"
+        it.directory.given = {"demo/m": [it.server.address, nobodys_address()]}
+        refused = it.client.post("/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0"})
+        assert error_of(refused)["code"] == "upstream_wants_key"
+
+
+class Turns:
+    """What a pod says that answers one request whenever the test lets it; `most` were with it at a time."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def say(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self.begun.release()
+        assert self.go.acquire(timeout=20)
+        with self._lock:
+            self._now -= 1
+        whole(200, "{}")(handler, body)
+
+
+def test_those_who_waited_for_a_model_are_let_in_as_its_pods_have_places_and_others_are_refused() -> None:
+    turns = Turns()
+    with loading(PATIENT, say=turns.say, max_in_flight_per_pod=2) as it, ThreadPoolExecutor() as pool:
+        answers = [pool.submit(it.post) for _ in range(5)]
+        it.until_asked(10)
+        it.is_ready()
+        for _ in range(2):
+            assert turns.begun.acquire(timeout=20)
+        late = it.post()
+        assert (late.status_code, error_of(late)["code"]) == (429, "rate_limit_exceeded")
+        for _ in range(5):
+            turns.go.release()
+        assert [answer.result(20).status_code for answer in answers] == [200] * 5
+    assert turns.most == 2
+
+
+def test_who_waits_for_a_place_waits_no_longer_than_for_a_pod() -> None:
+    turns = Turns()
+    limits = WaitLimits(longest_sec=60)
+    with loading(limits, say=turns.say, max_in_flight_per_pod=1) as it, ThreadPoolExecutor() as pool:
+        first = pool.submit(it.post)
+        it.until_asked(2)
+        second = pool.submit(it.client.post, "/v1/completions", json=CHAT, headers={"x-llamamodel-wait": "0.5"})
+        it.until_asked(4)
+        it.is_ready()
+        assert (second.result(20).status_code, error_of(second.result())["code"]) == (429, "rate_limit_exceeded")
+        turns.go.release()
+        assert first.result(20).status_code == 200
+    assert len(it.server.asked) == 1
+
+
+def test_a_pod_that_is_full_and_one_that_loads_are_both_asked_when_they_may_take_it() -> None:
+    turns = Turns()
+    limits = WaitLimits(longest_sec=60, again_sec=0.05)
+    loads = FakeServer(says(LOADS, LOADS, LOADS, LOADS, whole(200, "{}")))
+    try:
+        with loading(limits, say=turns.say, max_in_flight_per_pod=1) as it, ThreadPoolExecutor() as pool:
+            first = pool.submit(it.post)
+            it.until_asked(2)
+            it.is_ready()
+            assert turns.begun.acquire(timeout=20)
+            it.directory.give({})
+            second = pool.submit(it.post)
+            it.until_asked(7)  # 3 are of the first, which was let in
+            it.directory.give({"demo/m": [it.server.address, loads.address]})
+            assert second.result(20).status_code == 200
+            turns.go.release()
+            assert first.result(20).status_code == 200
+    finally:
+        loads.end()
+    assert len(loads.asked) == 5
+
+
+def test_what_a_server_may_have_worked_on_does_not_wait() -> None:
+    def dies(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.close_connection = True
+
+    with loading(PATIENT, say=dies) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        assert error_of(it.post())["code"] == "upstream_died"
+    assert len(it.server.asked) == 1
+
+
+def test_a_stream_is_kept_alive_through_all_of_its_waits() -> None:
+    events = stream('data: {"a":1}\n\n', "data: [DONE]\n\n")
+    limits = WaitLimits(longest_sec=60, again_sec=0.01, quiet_sec=0.05, comment_sec=0.05)
+    with loading(limits, say=says(*[LOADS] * 30, events)) as it:
+        it.directory.given = {"demo/m": [it.server.address]}
+        status, said = it.stream("/v1/chat/completions")
+    assert status == 200
+    assert said.startswith(": waiting\n\n")
+    assert said.replace(": waiting\n\n", "") == 'data: {"a":1}\n\ndata: [DONE]\n\n'
 
 
 def test_nothing_waits_for_what_is_suspended_nor_where_it_does_not_want_to() -> None:

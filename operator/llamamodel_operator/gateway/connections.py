@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from llamamodel_operator.core.gateway.errors import headers_too_large, malformed_http
-from llamamodel_operator.gateway.replies import error_response
+from llamamodel_operator.core.gateway.errors import ApiError, headers_too_large, malformed_http
 
 __all__ = ["ConnectionLimits", "Connections"]
 
@@ -43,9 +43,15 @@ class Connections(web.Server):
     """Makes one for each client."""
 
     def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, limits: ConnectionLimits
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        unreadable: Callable[[web.BaseRequest, ApiError], web.StreamResponse],
+        limits: ConnectionLimits,
     ) -> None:
+        """`unreadable`: answers what is no HTTP; its request is a stand-in, of which only the connection is true."""
         super().__init__(handler, handler_cancellation=True)  # a client that goes away has its generation ended
+        self.unreadable = unreadable
         self.limits = limits
         self.open = 0
 
@@ -54,7 +60,7 @@ class Connections(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_counted", "_server", "_slow", "_wire")
+    __slots__ = ("_counted", "_payload", "_server", "_slow", "_wire")
 
     def __init__(self, server: Connections) -> None:
         super().__init__(
@@ -71,6 +77,7 @@ class _Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._slow: asyncio.TimerHandle | None = None
         self._counted = False
+        self._payload: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
@@ -88,6 +95,17 @@ class _Connection(web.RequestHandler):
             self._server.open -= 1
         self._clear()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, payload = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._payload = payload
+        elif self._payload is not None and not self._payload.is_eof():
+            # A chunk that is none. aiohttp (3.14.5) keeps that for the next request: who reads this body would wait.
+            self._payload.set_exception(web.RequestPayloadError())
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -119,6 +137,4 @@ class _Connection(web.RequestHandler):
             error = headers_too_large(limit_bytes=_LINE_BYTES)
         else:
             error = malformed_http(exc.message)
-        response = error_response(error)
-        response.force_close()
-        return response
+        return self._server.unreadable(request, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from llamamodel_operator.api.labels import MANAGED_SELECTOR
@@ -69,9 +69,9 @@ class Directory:
             return None
         return "LlamaModels and EndpointSlices have not been read yet, or may not be"
 
-    async def change(self) -> None:
-        """Until names or addresses are others than now."""
-        await self._changed.wait()
+    def change(self) -> Coroutine[None, None, object]:
+        """Ends when names or addresses are others than at this call, whenever it is awaited."""
+        return self._changed.wait()
 
     def _tell(self) -> None:
         self._changed.set()

@@ -17,6 +17,8 @@ __all__ = ["ERROR", "EXCHANGE", "Exchange"]
 
 _GONE = 499
 """As status, where the client went away before it had one; nginx's number for it."""
+_SERVER = "llamamodel-gateway"
+"""Without a version: who looks for known holes need not be told."""
 _LAST_PIECES = 4
 """Of a stream, that are kept to read its usage from: the event with the counts, and those that end the stream."""
 
@@ -32,7 +34,8 @@ class Exchange:
         trace_id: of the client's trace; empty where it has none.
         client: address of the peer, which may be a proxy.
         key: name of the key that the client has shown.
-        path: as the client wrote it, without the query.
+        method: empty where the request could not be read.
+        path: as the client wrote it, without the query; likewise.
         model: that it is for; None where it was not found.
         adapter: name of the LoRA adapter that was asked for.
         pod: `host:port` of the last one that was asked.
@@ -89,6 +92,7 @@ class Exchange:
     def stamp(self, response: web.StreamResponse) -> None:
         """Puts into the headers of an answer what all answers have."""
         response.headers[REQUEST_ID] = self.request_id
+        response.headers["Server"] = _SERVER
         if self.closing:
             response.force_close()
 

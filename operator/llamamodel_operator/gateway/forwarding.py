@@ -37,7 +37,7 @@ from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
-from llamamodel_operator.gateway.waiting import WaitingRoom
+from llamamodel_operator.gateway.waiting import Unsent, Wait, WaitingRoom
 
 __all__ = ["TASKS", "Forwarder"]
 
@@ -57,8 +57,10 @@ TASKS: Mapping[str, Task | None] = {
 """Paths that take a POST, each with the task that a model must have; None: any. Others under /v1/ are for any."""
 
 _BUSY_RETRY_SEC = 2
-_NOT_TAKEN = ("model_loading", "upstream_wants_key")
-"""Codes of errors by which a pod says that it has not looked at the request: another one may take it."""
+_LOADING = "model_loading"
+_NOT_TAKEN = (_LOADING, "upstream_wants_key")
+"""Codes of errors by which a pod says that it has not looked at the request: another one may take it. One that loads
+may take it later."""
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
 _NOT_PASSED_ON = frozenset(
@@ -120,7 +122,9 @@ class Forwarder:
         self._max_in_flight_per_pod = max_in_flight_per_pod
         self._gateways = gateways
         self._loads = LoadReader(in_flight=self._in_flight, every_sec=load_poll_sec)
-        self._waiting_room = WaitingRoom(directory=directory, limits=waits or WaitLimits(longest_sec=0))
+        self._waiting_room = WaitingRoom(
+            directory=directory, has_place=self._has_place, limits=waits or WaitLimits(longest_sec=0)
+        )
 
     async def end(self) -> None:
         """When the last request was answered."""
@@ -149,14 +153,15 @@ class Forwarder:
             return error_response(wrong_task(task=Task(model.task), path=path))
         if task is Task.GENERATE and (refusal := refusal_of(document, model)):
             return error_response(refusal)
-        if self._directory.addresses(model):
-            return await self._forward(request, path, body, document, target)
         stream = EarlyStream(request, path=path)
-        commented = stream if task is Task.GENERATE and document.get("stream") is True else None
-        waited = await self._waiting_room.wait(request, target, name=name, stream=commented)
-        if isinstance(waited, ApiError):
-            return await stream.end(error_response(waited))
-        return await stream.end(await self._forward(request, path, body, document, waited, stream.begun))
+        commented = task is Task.GENERATE and document.get("stream") is True
+        wait = Wait(name=name, stream=stream if commented else None)
+        while isinstance(answer := await self._forward(request, path, body, document, target, stream.begun), Unsent):
+            found = await self._waiting_room.wait(request, target, wait, answer)
+            if isinstance(found, ApiError):
+                return await stream.end(error_response(found))
+            target = found
+        return await stream.end(answer)
 
     async def _forward(
         self,
@@ -165,10 +170,12 @@ class Forwarder:
         body: bytes,
         document: Mapping[str, Any],
         target: Target,
-        begun: web.StreamResponse | None = None,
-    ) -> web.StreamResponse:
+        begun: web.StreamResponse | None,
+    ) -> web.StreamResponse | Unsent:
         """The answer of one of the model's pods, in the stream that may have begun."""
         model, exchange = target.model, request[EXCHANGE]
+        if not self._directory.addresses(model):
+            return Unsent()
         if target.adapter is not None:
             exchange.adapter = model.adapters[target.adapter]
         sent = shaped(document, path=path, target=target)
@@ -179,14 +186,14 @@ class Forwarder:
                 return error_response(_invalid("The body has too many levels.", code="invalid_json"))
         asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
         beginning, tried, said = beginning_of(document), set[str](), upstream_died()
+        waits = False
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
-                return error_response(said)
-            most = self._most_at_a_pod(model)
-            addresses = [one for one in addresses if self._in_flight[one] < most]
+                return Unsent(error=said, tried=frozenset(tried)) if waits else error_response(said)
+            addresses = [one for one in addresses if self._has_place(model, one)]
             if not addresses:
-                return error_response(_all_full(most))
+                return Unsent(error=_all_full(self._most_at_a_pod(model)), tried=frozenset(tried), full=True)
             self._turn += 1
             address, exchange.why = pick(
                 addresses,
@@ -196,13 +203,14 @@ class Forwarder:
             )
             exchange.pod = address
             exchange.tries += 1
-            with self._taken(address):
+            with self._taken(model, address):
                 try:
                     return await self._ask(request, body, address, asked, begun)
                 except NoConnectionError:
-                    pass
+                    waits = True
                 except _NotTakenError as error:
                     said = error.said
+                    waits = waits or said.code == _LOADING
             tried.add(address)  # it has not taken the request: another one may
 
     def _most_at_a_pod(self, model: ServedModel) -> int:
@@ -210,15 +218,21 @@ class Forwarder:
         part = max(1, (model.http_threads - _THREADS_LEFT) // self._gateways)
         return min(part, self._max_in_flight_per_pod or part)
 
+    def _has_place(self, model: ServedModel, address: str) -> bool:
+        return self._in_flight[address] < self._most_at_a_pod(model)
+
     @contextmanager
-    def _taken(self, address: str) -> Iterator[None]:
+    def _taken(self, model: ServedModel, address: str) -> Iterator[None]:
         self._in_flight[address] += 1
         try:
             yield
         finally:
+            was_full = not self._has_place(model, address)
             self._in_flight[address] -= 1
             if not self._in_flight[address]:
                 del self._in_flight[address]
+            if was_full:
+                self._waiting_room.freed(model.full_name)
 
     async def _ask(
         self,

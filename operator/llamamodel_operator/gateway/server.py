@@ -82,7 +82,9 @@ async def serve_gateway(
         access=access,
         cors=cors,
     )
-    runner = web.ServerRunner(Connections(server.answer, limits=limits), shutdown_timeout=_LAST_WORDS_SEC)
+    runner = web.ServerRunner(
+        Connections(server.answer, unreadable=server.unreadable, limits=limits), shutdown_timeout=_LAST_WORDS_SEC
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
@@ -136,6 +138,16 @@ class _Server:
             return response
         finally:
             self._sight.end(exchange, response)
+
+    def unreadable(self, request: web.BaseRequest, error: ApiError) -> web.StreamResponse:
+        """The answer to what is no HTTP; the connection ends with it."""
+        exchange = self._sight.begin(request)
+        exchange.method = exchange.path = ""  # nobody knows what was meant
+        response = error_response(error)
+        exchange.stamp(response)
+        response.force_close()
+        self._sight.end(exchange, response)
+        return response
 
     async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
         try:

@@ -98,7 +98,7 @@ class GatewaySettings(BaseSettings):
     answer 60 s to begin, and the model needs some of them."""
 
     wait_per_model: Annotated[int, Field(ge=1, le=100_000)] = 64
-    """Requests that may wait for one model, in this pod. When it is ready, all of them come at once."""
+    """Requests that may wait for one model, in this pod. When it is ready, as many come at once as its pods take."""
 
     wait_total: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait for models at all, in this pod: each keeps its body in memory."""

@@ -1,4 +1,4 @@
-"""Whether a request may wait for a model without a pod, for how long, and when it is worth another try."""
+"""Whether a request may wait for a model with no pod that takes it, for how long, and when it is worth another try."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class WaitLimits:
         total: requests that may wait at all: each keeps its body in memory.
         quiet_sec: after which a stream begins with a comment. Earlier ends of a wait have a status of their own.
         comment_sec: between two comments.
+        again_sec: after which pods that could not take a request are asked again: the API server may never tell that
+            one could not.
     """
 
     longest_sec: float = 30
@@ -41,6 +43,7 @@ class WaitLimits:
     total: int = 256
     quiet_sec: float = 5
     comment_sec: float = 10
+    again_sec: float = 1
 
 
 def on_its_way(model: ServedModel) -> bool:
