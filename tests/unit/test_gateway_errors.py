@@ -310,6 +310,16 @@ def test_an_unknown_model_is_told_with_names_that_are_near() -> None:
     )
 
 
+def test_a_name_that_is_had_by_none_of_those_served_under_it_is_told_with_some_of_them() -> None:
+    error = errors.model_not_found("chat", names=["a/chat", "b/chat"], full_names=["a/chat", "b/chat"])
+    assert error.message == (
+        "The model `chat` does not exist or you do not have access to it."
+        " What is served as `chat` answers to its full name alone: `a/chat` or `b/chat`."
+    )
+    many = errors.model_not_found("chat", names=[], full_names=[f"team-{number}/chat" for number in range(1000)])
+    assert many.message.count("/chat") == 5
+
+
 def test_a_name_of_any_length_is_looked_up_and_repeated_in_part() -> None:
     error = errors.model_not_found("x" * 1_000_000, names=[f"model-{number}" for number in range(100_000)])
     assert len(error.message) < 300

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes, ready_addresses, served_model
+from llamamodel_operator.core.gateway.standing import Standing
 
 
 def a_model(full_name: str, served: str = "", **more: Any) -> ServedModel:
@@ -38,7 +39,7 @@ def test_bare_names_come_from_the_namespaces_that_are_allowed() -> None:
 
 
 def test_nobody_takes_the_full_name_of_another() -> None:
-    thief = a_model("demo/thief", "team-b/chat", created="2020", confirmed=True)
+    thief = a_model("demo/thief", "team-b/chat", created="2020", standing=Standing.HOLDS)
     owner = a_model("team-b/chat", created="2026")
     assert found([thief, owner], "team-b/chat") == "team-b/chat"
     assert build_routes([thief, owner]).shadowed == (thief,)
@@ -48,7 +49,7 @@ def test_nobody_takes_the_full_name_of_another() -> None:
     ("first", "second"),
     [
         ({"created": "2025"}, {"created": "2026"}),
-        ({"created": "2026", "confirmed": True}, {"created": "2025"}),
+        ({"created": "2026", "standing": Standing.HOLDS}, {"created": "2025"}),
         ({"created": "2026"}, {"created": "2026"}),
     ],
     ids=["the elder", "who has been serving it", "by name"],
@@ -99,7 +100,7 @@ def test_a_model_is_read_from_the_object() -> None:
         },
         "status": {
             "phase": "Loading",
-            "servedModelName": "gemma-3",
+            "gatewayName": "gemma-3",
             "engine": {"settled": {"contextSize": 4096, "startupTimeoutSec": 300}},
             "conditions": [{"type": "Ready", "status": "False", "reason": "Loading", "message": "pod x loads"}],
         },
@@ -109,7 +110,7 @@ def test_a_model_is_read_from_the_object() -> None:
         name="gemma",
         created="2026-01-01T00:00:00Z",
         served_name="gemma-3",
-        confirmed=True,
+        standing=Standing.HOLDS,
         task="embed",
         adapters=("sql",),
         phase="Loading",
@@ -119,7 +120,7 @@ def test_a_model_is_read_from_the_object() -> None:
         startup_timeout_sec=300,
     )
     bare = served_model({"metadata": {"namespace": "demo", "name": "gemma"}, "spec": {"model": {}}})
-    assert (bare.served_name, bare.confirmed, bare.phase, bare.task) == ("gemma", False, "", "generate")
+    assert (bare.served_name, bare.standing, bare.phase, bare.task) == ("gemma", Standing.WANTS, "", "generate")
 
 
 def an_endpoint(address: str, **conditions: bool) -> dict[str, Any]:

@@ -33,8 +33,8 @@ _BOTH = (Moment.BEFORE, Moment.WITHIN)
 _OWN: Mapping[str, _Own] = {
     "model_not_found": _Own(
         error=errors.model_not_found("qwen3-8", names=["qwen3-8b"]),
-        about="no model has that name, or the key may not use it",
-        tests=("e2e/test_gateway_clients", "e2e/test_gateway_keys"),
+        about="no model has that name, or the key may not use it; what is served under a name and has it not is named",
+        tests=("api/test_gateway_names", "e2e/test_gateway_clients", "e2e/test_gateway_keys"),
     ),
     "model_loading": _Own(
         error=errors.model_loading("qwen3-8b", retry_after_sec=40),

@@ -95,7 +95,8 @@ class FindingCode(StrEnum):
     """The PodDisruptionBudget could not be made; the model serves all the same."""
     # names
     NAME_TAKEN = "NameTaken"
-    """Another LlamaModel has this served name at the gateway: this one answers there to `namespace/name` alone."""
+    """Another LlamaModel has this served name at the gateway, or one of another namespace had it: this one answers
+    there to `namespace/name` alone."""
     # volumes
     CLAIM_TIES_TO_NODE = "ClaimTiesToNode"
     """The volume can be mounted on one node at a time: all pods of the model run on that node."""

@@ -27,6 +27,9 @@ INSPECT_ANNOTATION = f"{GROUP}/inspect"
 SETTLE_ANNOTATION = f"{GROUP}/settle"
 """On a LlamaModel: another value than before has its automatic values (context, layers, memory request) settled anew,
 which may roll its pods."""
+TAKE_NAME_ANNOTATION = f"{GROUP}/take-name"
+"""On a LlamaModel, with its served name as the value: it takes this name at the gateway, also where a LlamaModel of
+another namespace had it before; not where one has it."""
 
 CONTAINER = "llama-server"
 """Name of the container, and value of the name label."""
@@ -50,5 +53,6 @@ __all__ = [
     "RESERVED_PREFIX",
     "REVISION_LABEL",
     "SETTLE_ANNOTATION",
+    "TAKE_NAME_ANNOTATION",
     "WATCH_LABEL",
 ]

@@ -242,6 +242,11 @@ class LlamaModelStatus(ApiModel):
     """Base URL of the OpenAI-compatible API inside the cluster, without /v1."""
     served_model_name: str | None = None
     """The `model` of a request."""
+    gateway_name: str | None = None
+    """The name that it has at the gateway besides `namespace/name`; absent where it has none or there is no gateway."""
+    refused_name: str | None = None
+    """The served name that a LlamaModel of another namespace has or had at the gateway: this one does not get it by
+    itself, see the annotation llamamodel.dev/take-name; absent where there is none."""
     model: ModelStatus | None = None
     """What the headers of the files say; absent before they were read."""
     memory: MemoryStatus | None = None

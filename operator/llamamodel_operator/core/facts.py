@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llamamodel_operator.api.sources import ConfigMapKey
+from llamamodel_operator.core.gateway.taken import NameVerdict
 from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.objects.check import Check
@@ -41,7 +42,7 @@ class Facts:
         running_revision: of its pod template, where it asks for pods at all; else empty.
         running_drain: image of the sidecar that its pods have; empty where they have none.
         running_check: the check that its pods begin with; None where they begin without one.
-        name_holder: full name of the LlamaModel that has this one's served name at the gateway; empty where none has.
+        name: whether it has its served name at the gateway; None where nobody asked, as without a gateway.
     """
 
     texts: Mapping[ConfigMapKey, str | Missing] = field(default_factory=dict)
@@ -55,4 +56,4 @@ class Facts:
     running_revision: str = ""
     running_drain: str = ""
     running_check: Check | None = None
-    name_holder: str = ""
+    name: NameVerdict | None = None

@@ -28,6 +28,7 @@ from llamamodel_operator.core.engine.policy import ArgumentPolicy
 from llamamodel_operator.core.engine.settings import LORA_SCALE_VARIABLE, PORT, Inputs, plain_number, prompt_cache_mib
 from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.fits import Fits
+from llamamodel_operator.core.gateway.taken import GatewayNames, names_in_status
 from llamamodel_operator.core.inspection import Inspection, InspectionState, files_of
 from llamamodel_operator.core.memory.estimate import MemoryEstimate
 from llamamodel_operator.core.memory.spec_settings import memory_arguments
@@ -118,6 +119,7 @@ class Plan:
         fits: whether there is room for it.
         largest_context: that would fit, all slots together; None where nobody knows what the GPUs have.
         hold: why no pod is started, by the policy Block; empty where nothing holds it.
+        gateway_names: which it has at the gateway.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Plan:
     fits: Fits
     largest_context: int | None = None
     hold: str = ""
+    gateway_names: GatewayNames
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -195,7 +198,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         *_too_long(arguments),
         *claim_findings(model.spec, facts.claim_modes),
         *assessment.findings,
-        *_name_taken(model, facts),
+        *([facts.name.finding] if facts.name and facts.name.finding else ()),
     ]
 
     texts_map, scales = build_texts(model, texts.files), build_scales(model)
@@ -249,6 +252,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         fits=assessment.fits,
         largest_context=assessment.largest_context,
         hold=hold,
+        gateway_names=names_in_status(model, facts.name),
     )
 
 
@@ -396,18 +400,6 @@ def _model_facts(spec: LlamaModelSpec, inspection: Inspection | None) -> ModelFa
     mla = {f"{model.architecture}.attention.{name}_length_mla" for name in ("key", "value")} <= model.metadata.keys()
     trained = model.metadata.get(f"{model.architecture}.context_length")
     return ModelFacts(gpus=gpus, n_ctx_train=trained if isinstance(trained, int) and trained > 0 else None, mla=mla)
-
-
-def _name_taken(model: LlamaModel, facts: Facts) -> Iterator[Finding]:
-    if facts.name_holder:
-        yield Finding(
-            severity=Severity.WARNING,
-            code=FindingCode.NAME_TAKEN,
-            field="spec.servedModelName",
-            message=f"LlamaModel {facts.name_holder} has the name {model.served_name} at the gateway, where this one"
-            f" answers to {model.namespace}/{model.name} alone",
-            suggestion="choose another name",
-        )
 
 
 def _reserved(model: LlamaModel) -> Iterator[Finding]:

@@ -144,7 +144,9 @@ class Forwarder:
         document, name = read
         target = routes.find(name)
         if target is None:
-            return error_response(model_not_found(name, names=tuple(routes.names())))
+            return error_response(
+                model_not_found(name, names=tuple(routes.names()), full_names=routes.full_names(name))
+            )
         model = target.model
         exchange = request[EXCHANGE]
         exchange.model = model

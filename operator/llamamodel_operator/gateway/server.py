@@ -222,7 +222,9 @@ class _Server:
     def _model(self, name: str, routes: Routes) -> web.Response:
         target = routes.find(name)
         if target is None:
-            return error_response(model_not_found(name, names=tuple(routes.names())))
+            return error_response(
+                model_not_found(name, names=tuple(routes.names()), full_names=routes.full_names(name))
+            )
         return _json(self._shown(name, target.model))
 
     def _shown(self, name: str, model: ServedModel) -> dict[str, Any]:

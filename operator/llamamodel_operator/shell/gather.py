@@ -10,7 +10,8 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.sources import ConfigMapKey
 from llamamodel_operator.core.checks import revision_of
 from llamamodel_operator.core.facts import Facts, Missing
-from llamamodel_operator.core.gateway.routes import name_holder, served_model
+from llamamodel_operator.core.gateway.routes import served_model
+from llamamodel_operator.core.gateway.taken import NameVerdict, judge_name
 from llamamodel_operator.core.inspection import Inspection
 from llamamodel_operator.core.inventory import NodeGpus
 from llamamodel_operator.core.objects.check import check_of
@@ -77,20 +78,19 @@ class Gatherer:
             running_drain=drain_image_of(live) if live is not None else "",
             running_check=check_of(live) if live is not None else None,
             claim_modes=self._claim_modes(model),
-            name_holder=self._name_holder(Key(model.namespace, model.name)),
+            name=self._name(Key(model.namespace, model.name)),
         )
 
-    def _name_holder(self, key: Key) -> str:
-        """The LlamaModel that has this one's served name at the gateway; empty where none has."""
+    def _name(self, key: Key) -> NameVerdict | None:
+        """Whether it has its served name at the gateway; None where it can have none, as all without a gateway."""
         if self._bare_namespaces is not None and key.namespace not in self._bare_namespaces:
-            return ""  # it has no bare name that could be taken, as all where there is no gateway
+            return None
         raw = self._store.get(MODELS, key)
         if raw is None:
-            return ""
+            return None
         namesakes = {other for group in name_groups(raw) for other in self._store.keys_in(MODELS, group)} - {key}
         others = [found for other in namesakes if (found := self._store.get(MODELS, other)) is not None]
-        holder = name_holder(served_model(raw), map(served_model, others), bare_namespaces=self._bare_namespaces)
-        return holder.full_name if holder is not None else ""
+        return judge_name(served_model(raw), map(served_model, others), bare_namespaces=self._bare_namespaces)
 
     def _ended(self, deployment: Mapping[str, Any]) -> bool:
         """Whether a container of its pods has ended before it answered."""

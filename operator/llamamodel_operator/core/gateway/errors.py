@@ -7,7 +7,7 @@ Types, codes and texts are OpenAI's where OpenAI has such an error (`context_len
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -50,6 +50,8 @@ _LONGEST_NAME = 128
 """Characters of a model's name or a path that are looked at and repeated."""
 _MOST_NAMES = 2000
 """Names that a misspelt one is compared with."""
+_MOST_SHOWN = 5
+"""Full names that one bare name is answered with."""
 _ENDPOINTS: Mapping[Task, str] = {
     Task.GENERATE: "/v1/chat/completions",
     Task.EMBED: "/v1/embeddings",
@@ -112,15 +114,19 @@ def bounded(text: str, *, longest: int = _LONGEST_TEXT) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def model_not_found(name: str, *, names: Collection[str]) -> ApiError:
+def model_not_found(name: str, *, names: Collection[str], full_names: Sequence[str] = ()) -> ApiError:
     """No model is called so.
 
     Args:
         names: of the models that this client may know of.
+        full_names: of those among them that are served under this name, and have it not as a bare one.
     """
     asked = bounded(name, longest=_LONGEST_NAME)
-    near = difflib.get_close_matches(asked, list(islice(names, _MOST_NAMES)), n=3)
-    hint = f" Did you mean {' or '.join(f'`{known}`' for known in near)}?" if near else ""
+    if full_names:
+        hint = f" What is served as `{asked}` answers to its full name alone: {_either(full_names[:_MOST_SHOWN])}."
+    else:
+        near = difflib.get_close_matches(asked, list(islice(names, _MOST_NAMES)), n=3)
+        hint = f" Did you mean {_either(near)}?" if near else ""
     return ApiError(
         status=404,
         message=f"The model `{asked}` does not exist or you do not have access to it.{hint}",
@@ -128,6 +134,10 @@ def model_not_found(name: str, *, names: Collection[str]) -> ApiError:
         code="model_not_found",
         param="model",
     )
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)
 
 
 def model_loading(name: str, *, retry_after_sec: int) -> ApiError:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from llamamodel_operator.core.gateway.errors import bounded
-from llamamodel_operator.core.gateway.routes import Routes
+from llamamodel_operator.core.gateway.routes import Routes, ServedModel
 
 __all__ = ["Key", "KeyEntry", "KeyRing", "digest", "presented_key", "read_keys", "visible_to"]
 
@@ -171,13 +171,14 @@ def _kind(value: object) -> str:
 def visible_to(key: KeyEntry, routes: Routes) -> Routes:
     """The names of models that a key may use; to its holder no others are there."""
     named = None if key.models is None else _meant(key.models, routes)
+
+    def may_use(model: ServedModel) -> bool:
+        allowed = key.namespaces is None or model.namespace in key.namespaces
+        return allowed and (named is None or model.full_name in named)
+
     return Routes(
-        {
-            name: model
-            for name, model in routes.by_name.items()
-            if (key.namespaces is None or model.namespace in key.namespaces)
-            and (named is None or model.full_name in named)
-        }
+        {name: model for name, model in routes.by_name.items() if may_use(model)},
+        tuple(model for model in routes.shadowed if may_use(model)),
     )
 
 

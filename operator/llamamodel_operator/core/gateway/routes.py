@@ -10,8 +10,9 @@ from llamamodel_operator.api.conditions import ConditionType
 from llamamodel_operator.api.engine import DEFAULT_PARALLEL_SLOTS, DEFAULT_QUEUE_LIMIT
 from llamamodel_operator.api.findings import FindingCode
 from llamamodel_operator.api.spec import Task
+from llamamodel_operator.core.gateway.standing import Standing, standing_of
 
-__all__ = ["ServedModel", "Target", "build_routes", "name_holder", "ready_addresses", "served_model"]
+__all__ = ["ServedModel", "Target", "build_routes", "ready_addresses", "served_model"]
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _PORT_NAME = "http"
@@ -24,8 +25,7 @@ class ServedModel:
     Attributes:
         created: RFC 3339, as the API server has it: orders by age.
         served_name: under which its servers know it.
-        confirmed: whether the operator has taken note of this name, and has not found it taken: it was served under it
-            before.
+        standing: how well it stands to have this name as a bare one.
         adapters: names of its LoRA adapters, in the order of their ids.
         phase: of its status; empty where the operator has not seen it yet.
         reason, message: of its condition Ready.
@@ -45,7 +45,7 @@ class ServedModel:
     name: str
     created: str = ""
     served_name: str
-    confirmed: bool = False
+    standing: Standing = Standing.WANTS
     task: str = Task.GENERATE
     adapters: tuple[str, ...] = ()
     phase: str = ""
@@ -87,7 +87,7 @@ class Routes:
     by_name: Mapping[str, ServedModel] = field(default_factory=dict)
     """All names, full ones and bare ones."""
     shadowed: tuple[ServedModel, ...] = ()
-    """Those whose bare name another one has: they answer to their full name alone."""
+    """Those whose bare name another one has, or had: they answer to their full name alone."""
 
     def find(self, name: str) -> Target | None:
         """What the `model` of a request means; None where nothing has this name.
@@ -110,6 +110,19 @@ class Routes:
         adapter = target.model.adapters[target.adapter]
         return Target(model=model, adapter=model.adapters.index(adapter)) if adapter in model.adapters else None
 
+    def full_names(self, name: str) -> tuple[str, ...]:
+        """Under which names those answer that are served under this one and have it not, in order; `name` may ask for
+        an adapter."""
+        base, colon, adapter = name.rpartition(":")
+        found = [model.full_name for model in self.shadowed if model.served_name == name]
+        if colon:
+            found += [
+                f"{model.full_name}:{adapter}"
+                for model in self.shadowed
+                if model.served_name == base and adapter in model.adapters
+            ]
+        return tuple(sorted(found))
+
     def names(self) -> Iterator[str]:
         """All names that clients may use, adapters' too, in order."""
         for name in sorted(self.by_name):
@@ -130,35 +143,24 @@ def build_routes(models: Iterable[ServedModel], *, bare_namespaces: frozenset[st
     """The names of all models.
 
     A full name is always the LlamaModel's own: nobody takes `team-b/chat` by serving another under this name. A bare
-    name belongs to who has been serving it, then to the elder.
+    name belongs to who has been serving it, then to the elder, but to none that it was refused to.
 
     Args:
         models: all that the gateway may route to.
         bare_namespaces: whose models have bare names, too; None: all.
     """
     named, shadowed = dict[str, ServedModel](), list[ServedModel]()
-    ordered = sorted(models, key=lambda model: (not model.confirmed, model.created, model.full_name))
+    ordered = sorted(models, key=lambda model: (model.standing, model.created, model.full_name))
     for model in ordered:
         named[model.full_name] = model
     for model in ordered:
         if bare_namespaces is not None and model.namespace not in bare_namespaces:
             continue
-        if named.setdefault(model.served_name, model) is not model:
+        name = model.served_name
+        holder = named.get(name) if model.standing is Standing.REFUSED else named.setdefault(name, model)
+        if holder is not model:
             shadowed.append(model)
     return Routes(named, tuple(shadowed))
-
-
-def name_holder(
-    model: ServedModel, others: Iterable[ServedModel], *, bare_namespaces: frozenset[str] | None
-) -> ServedModel | None:
-    """Who has the served name of a model at the gateway in its place; None where it has it, or may have no bare name.
-
-    Args:
-        others: all that may have this name.
-        bare_namespaces: as of `build_routes`.
-    """
-    routes = build_routes([model, *others], bare_namespaces=bare_namespaces)
-    return routes.by_name[model.served_name] if model in routes.shadowed else None
 
 
 def served_model(raw: Mapping[str, Any]) -> ServedModel:
@@ -176,7 +178,7 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         name=metadata["name"],
         created=metadata.get("creationTimestamp") or "",
         served_name=name,
-        confirmed=status.get("servedModelName") == name and FindingCode.NAME_TAKEN not in found,
+        standing=standing_of(raw, name=name),
         task=spec.get("task") or Task.GENERATE,
         adapters=tuple(adapter.get("name") or "" for adapter in spec.get("loraAdapters") or ()),
         phase=status.get("phase") or "",
