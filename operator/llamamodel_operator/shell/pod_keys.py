@@ -12,7 +12,7 @@ from typing import TypeAlias
 from llamamodel_operator.core.pod_keys import one_key
 from llamamodel_operator.shell.mounted import LOOK_SEC, Mounted
 
-__all__ = ["MountedPodKeys", "PodKey", "no_pod_key"]
+__all__ = ["MountedPodKeys", "PodKey", "key_header", "no_pod_key"]
 
 PodKey: TypeAlias = Callable[[str], str | None]
 """From a namespace to its key; None where there is none."""
@@ -22,6 +22,11 @@ _log = logging.getLogger(__name__)
 
 def no_pod_key(_namespace: str) -> None:
     """Where nothing is mounted."""
+
+
+def key_header(key: str | None) -> Mapping[str, str]:
+    """The header that shows a key; none where there is none."""
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 class MountedPodKeys:

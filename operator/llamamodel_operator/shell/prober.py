@@ -24,7 +24,7 @@ from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.observed import Pod, Proof, ServerReport
 from llamamodel_operator.shell.client import ApiError
 from llamamodel_operator.shell.log_reader import LoadLog
-from llamamodel_operator.shell.pod_keys import PodKey, no_pod_key
+from llamamodel_operator.shell.pod_keys import PodKey, key_header, no_pod_key
 from llamamodel_operator.shell.store import Key
 
 __all__ = ["Prober"]
@@ -451,7 +451,7 @@ class Prober:
             method,
             f"http://{_host(server.pod.address)}:{self._port}{path}",
             data=None if body is None else orjson.dumps(body),
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers=key_header(key),
             allow_redirects=False,
             timeout=bound,
         ) as response:
