@@ -23,6 +23,7 @@ from llamamodel_operator.api.sources import (
 )
 
 __all__ = [
+    "DEFAULT_API_KEY_ENTRY",
     "DEFAULT_STARTUP_TIMEOUT_SEC",
     "ApiKeySecret",
     "Endpoints",
@@ -40,6 +41,7 @@ __all__ = [
     "Task",
 ]
 
+DEFAULT_API_KEY_ENTRY = "api-keys"
 DEFAULT_STARTUP_TIMEOUT_SEC = 300
 DEFAULT_TIMEOUT_SEC = 3600
 """Of llama-server (--timeout), in current builds."""
@@ -69,7 +71,7 @@ class ApiKeySecret(ApiModel):
         str,
         Field(min_length=1, max_length=253),
         *matching("[-._a-zA-Z0-9]+", "must be a key of a Secret: letters, digits, '-', '_' and '.'"),
-    ] = "api-keys"
+    ] = DEFAULT_API_KEY_ENTRY
     """Entry of the Secret: one key a line; empty lines and lines that begin with # are none. Unset: api-keys."""
 
 
