@@ -2,7 +2,7 @@
 
 The kubelet asks it before it stops the server, and waits for the answer at most as long as the pod may take to end.
 From then on `GET /ready`, the sidecar's own readiness, says 503: a pod that stops is sent no request, also where no
-other pod is ready. It imports nothing but the standard library: it stays in memory.
+other pod is ready. It imports little more than the standard library: it stays in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
+
+from llamamodel_operator.core.pod_keys import keys_in
 
 __all__ = ["is_busy", "main", "wait_until_idle"]
 
@@ -40,8 +42,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, required=True, help="TCP port that it serves")
     parser.add_argument("--server-port", type=int, required=True, help="TCP port of llama-server, in the same pod")
     parser.add_argument("--drain-path", required=True, help="what the kubelet asks for; hard to guess")
+    parser.add_argument("--keys-file", type=Path, help="of API keys, one of which llama-server wants")
     options = parser.parse_args(words)
-    server = _server(options.port, options.server_port, options.drain_path)
+    server = _server(options.port, options.server_port, options.drain_path, options.keys_file)
     # In another thread: shutdown waits for the loop that runs in this one.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     with server:
@@ -49,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _server(port: int, server_port: int, drain_path: str) -> ThreadingHTTPServer:
+def _server(port: int, server_port: int, drain_path: str, keys_file: Path | None = None) -> ThreadingHTTPServer:
     draining = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,7 +63,7 @@ def _server(port: int, server_port: int, drain_path: str) -> ThreadingHTTPServer
                 draining.set()
                 time.sleep(_SETTLE_SEC)
                 _say("draining: the pod stops when no slot is busy")
-                wait_until_idle(lambda: is_busy(server_port), sleep=time.sleep)
+                wait_until_idle(lambda: is_busy(server_port, keys_file=keys_file), sleep=time.sleep)
                 _say("drained: nothing is left to do")
                 self._answer(200)
             else:
@@ -91,14 +94,15 @@ def wait_until_idle(busy: Callable[[], bool], *, sleep: Callable[[float], object
         sleep(_POLL_SEC)
 
 
-def is_busy(port: int, *, tables: Sequence[str] = _TCP_TABLES) -> bool:
+def is_busy(port: int, *, keys_file: Path | None = None, tables: Sequence[str] = _TCP_TABLES) -> bool:
     """Whether the server works on a request, or has one that waits.
 
-    By its slots and its queue; where it does not tell of them (switched off, behind an API key, too busy, hung), by the
-    connections that clients have to it. One that does not listen any more is not busy.
+    By its slots and its queue; where it does not tell of them (switched off, behind an API key that is not in the file,
+    too busy, hung), by the connections that clients have to it. One that does not listen any more is not busy.
     """
+    keys = _keys(keys_file)
     try:
-        slots, metrics = _get(port, "/slots"), _get(port, "/metrics")
+        slots, metrics = _get(port, "/slots", keys), _get(port, "/metrics", keys)
     except ConnectionRefusedError:
         return False
     except (OSError, http.client.HTTPException):
@@ -109,13 +113,25 @@ def is_busy(port: int, *, tables: Sequence[str] = _TCP_TABLES) -> bool:
     return any(_clients(port, tables))
 
 
-def _get(port: int, path: str) -> bytes | None:
-    """The answer; None where there is none to be had."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SEC)) as connection:
-        connection.request("GET", path, headers={"Connection": "close"})
-        response = connection.getresponse()
-        text = response.read(1 << 22)
-        return text if response.status == 200 else None
+def _keys(file: Path | None) -> tuple[str, ...]:
+    """As they are now. The server has those that were there when it started: in a rotation, some of them."""
+    try:
+        return keys_in(file.read_bytes()) if file is not None else ()
+    except OSError:
+        return ()
+
+
+def _get(port: int, path: str, keys: Sequence[str]) -> bytes | None:
+    """The answer, by the first key that the server takes; None where there is none to be had."""
+    for key in keys or (None,):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SEC)) as connection:
+            shown = {} if key is None else {"Authorization": f"Bearer {key}"}
+            connection.request("GET", path, headers={"Connection": "close", **shown})
+            response = connection.getresponse()
+            text = response.read(1 << 22)
+        if response.status != 401:
+            return text if response.status == 200 else None
+    return None
 
 
 def _busy_slots(text: bytes | None) -> bool | None:

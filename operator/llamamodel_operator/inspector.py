@@ -33,6 +33,7 @@ from llamamodel_operator.core.inspection import (
     files_digest,
     reason_of,
 )
+from llamamodel_operator.core.pod_keys import file_problem
 from llamamodel_operator.shell.gguf_files import open_model
 
 __all__ = ["main"]
@@ -69,6 +70,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _options(words)
     before_start = options.expect or options.quiet
     try:
+        if options.keys_file:
+            _look_at_keys(options.keys_file)  # first: no trouble with the others may hide what is wrong with it
         asked = _asked(options.files)
         models = [(one, _opened(one)) for one in asked]
         if options.expect:
@@ -80,8 +83,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if len(document) > LONGEST_DOCUMENT_BYTES:
             raise _BadError(Reason.INSPECTION_UNAVAILABLE, f"{len(document):,} bytes of facts are too many")
     except _BadError as bad:
+        # What speaks against the keys is no reason to inspect the files again.
+        expected = "" if bad.reason is Reason.API_KEYS_UNUSABLE else options.expect
         return _end(
-            Verdict(reason=bad.reason, message=str(bad), expected=options.expect),
+            Verdict(reason=bad.reason, message=str(bad), expected=expected),
             to=options.message_file,
             tolerant=before_start,
         )
@@ -101,6 +106,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--files", required=True, help="which files, as JSON")
     parser.add_argument("--expect", default="", metavar="DIGEST", help="compare sizes and headers with this digest")
     parser.add_argument("--quiet", action="store_true", help="print no facts")
+    parser.add_argument("--keys-file", type=Path, help="of API keys: one that must not be served with is refused")
     parser.add_argument("--message-file", default=_MESSAGE_FILE, type=Path, help="where the verdict goes")
     return parser.parse_args(words)
 
@@ -174,6 +180,11 @@ def _compare(models: Sequence[tuple[_Asked, GgufModel]], *, expected: str) -> No
             )
     if files_digest(model for _, model in models) != expected:
         raise _BadError(Reason.MODEL_FILE_CHANGED, "the files are not those that were inspected")
+
+
+def _look_at_keys(file: Path) -> None:
+    if problem := file_problem(file.read_bytes()):
+        raise _BadError(Reason.API_KEYS_UNUSABLE, f"spec.apiKeySecretRef: {problem}")
 
 
 def _verify(one: _Asked, model: GgufModel) -> None:

@@ -39,6 +39,7 @@ from llamamodel_operator.shell.log_reader import read_load_log
 from llamamodel_operator.shell.logs import configure_logging
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.nodes import NodeWatch
+from llamamodel_operator.shell.pod_keys import MountedPodKeys, no_pod_key
 from llamamodel_operator.shell.post_mortem import PostMortem
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.queue import KeyedQueue
@@ -198,7 +199,16 @@ class Operator:
             now=_now,
             later=self._later,
         )
-        self._prober = Prober(again=self._queue.add, read_log=functools.partial(read_load_log, client))
+        self._pod_keys = (
+            MountedPodKeys(settings.pod_keys_dir, on_change=lambda: self._prober.keys_changed())
+            if settings.pod_keys_dir
+            else None
+        )
+        self._prober = Prober(
+            again=self._queue.add,
+            read_log=functools.partial(read_load_log, client),
+            pod_key=self._pod_keys.of if self._pod_keys else no_pod_key,
+        )
         self._reconciler = Reconciler(
             client=client,
             store=self._store,
@@ -278,6 +288,7 @@ class Operator:
                 self._watch_the_watches(),
                 self._look_at_texts(),
                 self._nodes.run(),
+                *((self._pod_keys.mounted.run(),) if self._pod_keys else ()),
             )
         finally:
             await self._prober.close()

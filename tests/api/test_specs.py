@@ -56,6 +56,8 @@ GOOD = (
     Good("a file in a folder", a_model().reading("qwen3/8b/Qwen3-8B-Q4_K_M.gguf")),
     Good("a file whose name has two dots", a_model().reading("qwen..3.gguf")),
     Good("a file with a space and an umlaut in its name", a_model().reading("mein Modell ü.gguf")),
+    Good("a Secret of API keys", a_model().with_(apiKeySecretRef={"name": "llama.keys"})),
+    Good("an entry of it", a_model().with_(apiKeySecretRef={"name": "keys", "key": "Mine_1.txt"})),
     Good("a claim with a dot in its name", a_model().reading("m.gguf", claim="team.models")),
     Good("a name with dots", a_model("qwen2.5-7b")),
     Good("a name of 200 characters", a_model(LONG_NAME)),
@@ -316,6 +318,16 @@ BAD = (
             speculative={"draftModel": {"pvc": {"claimName": "m", "path": "d.gguf"}}, "minTokens": 5, "maxTokens": 2}
         ),
         ("spec.speculative", "minTokens must not be larger than maxTokens"),
+    ),
+    Bad(
+        "a key of API keys with a slash",
+        a_model().with_(apiKeySecretRef={"name": "keys", "key": "a/b"}),
+        ("spec.apiKeySecretRef.key", "must be a key of a Secret"),
+    ),
+    Bad(
+        "API keys without the name of a Secret",
+        a_model().with_(apiKeySecretRef={"key": "mine"}),
+        ("spec.apiKeySecretRef.name", "Required"),
     ),
     Bad("a negative prompt cache", _engine(promptCacheSize="-1Gi"), ("spec.engine.promptCacheSize", "0 or more")),
     Bad("an override without a buffer", _engine(overrideTensors=["exps"]), ("overrideTensors[0]", "PATTERN=BUFFER")),

@@ -39,6 +39,7 @@ WAY_TO_SET = {
     "node_affinity": "nodeAffinity",
     "gateway": "gateway.enabled",
     "gateway_bare_namespaces": "gateway.bareNamespaces",
+    "pod_keys_dir": "podKeys.secretName",
     "gpu_overhead": "gpuOverhead",
     "resync_interval_sec": "resyncIntervalSec",
     "log_format": "logFormat",
@@ -378,6 +379,7 @@ def test_every_variable_that_the_chart_sets_is_a_setting_of_the_operator() -> No
         "allowedFlags": ["--path"],
         "gpuOverhead": {"amd": "1Gi"},
         "gateway": {"bareNamespaces": ["a"]},
+        "podKeys": {"secretName": "pod-keys"},
     }
     chart = render(json.dumps(given))
     ours = {name.removeprefix(PREFIX).lower() for name in chart.env}
@@ -727,6 +729,8 @@ def test_cert_manager_can_be_told_another_issuer() -> None:
         ("gateway: {keys: {secretName: Upper}}", "secretName"),
         ("gateway: {keys: {wrongPerMinute: 0}}", "wrongPerMinute"),
         ("gateway: {tls: {secretName: [a]}}", "secretName"),
+        ("podKeys: {secretName: Upper}", "secretName"),
+        ("podKeys: {secret: pod-keys}", "secret"),
         ("gateway: {corsOrigins: ['chat.example.com']}", "corsOrigins"),
         ("gateway: {corsOrigins: ['https://chat.example.com/']}", "corsOrigins"),
         ("gateway: {bodyLimitBytes: 32Mi}", "bodyLimitBytes"),
@@ -850,6 +854,22 @@ def test_without_keys_and_tls_the_gateway_mounts_nothing() -> None:
     assert "volumes" not in pod
     assert "volumeMounts" not in pod["containers"][0]
     assert not [entry for entry in pod["containers"][0]["env"] if entry["name"].endswith(("KEYS_DIR", "TLS_DIR"))]
+
+
+@pytest.mark.parametrize("name", [NAME, GATEWAY])
+def test_keys_of_pods_are_mounted_into_operator_and_gateway_and_read_by_no_right(name: str) -> None:
+    values = {"gateway": {"enabled": True}, "podKeys": {"secretName": "pod-keys-1"}}
+    chart, without = render(json.dumps(values)), render('{"gateway": {"enabled": true}}')
+    pod = chart.one("Deployment", name)["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    (folder,) = (value for variable, value in env.items() if variable.endswith("_POD_KEYS_DIR"))
+    assert container["volumeMounts"] == [{"name": "pod-keys", "mountPath": folder, "readOnly": True}]
+    assert pod["volumes"] == [{"name": "pod-keys", "secret": {"secretName": "pod-keys-1", "optional": False}}]
+    assert rules(chart.one("ClusterRole", name)) == rules(without.one("ClusterRole", name))
+    bare = without.one("Deployment", name)["spec"]["template"]["spec"]
+    assert "volumes" not in bare
+    assert "volumeMounts" not in bare["containers"][0]
 
 
 def gateway_settings_of(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:

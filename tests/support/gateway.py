@@ -24,6 +24,7 @@ from llamamodel_operator.gateway.forwarding import Forwarder
 from llamamodel_operator.gateway.server import serve_gateway
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.gateway.upstream import UpstreamSession
+from llamamodel_operator.shell.pod_keys import PodKey, no_pod_key
 from llamamodel_operator.shell.tls import ServingTls
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def running_gateway(
     tls: ServingTls | None = None,
     waits: WaitLimits | None = None,
     load_poll_sec: float = 0,
+    pod_key: PodKey = no_pod_key,
     registry: CollectorRegistry | None = None,
     access_log: bool = True,
     drain_sec: float = 60,
@@ -110,6 +112,7 @@ def running_gateway(
                     max_in_flight_per_pod=max_in_flight_per_pod,
                     waits=waits,
                     load_poll_sec=load_poll_sec,
+                    pod_key=pod_key,
                 ),
                 body_limit_bytes=body_limit_bytes,
                 bodies_limit_bytes=bodies_limit_bytes,

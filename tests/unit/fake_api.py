@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class FakeApi:
 
     Attributes:
         models, pods: raw objects, by namespace and name.
+        secrets: what is in their entries, by namespace and name.
         servers: by the name of the pod.
         logs: by pod and container; lists are the answers to one request after the other.
         refusals: by the beginning of the method and path.
@@ -115,6 +117,7 @@ class FakeApi:
 
     models: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     pods: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    secrets: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     servers: dict[str, FakeServer] = field(default_factory=dict)
     logs: dict[tuple[str, str], Answer | list[Answer]] = field(default_factory=dict)
     refusals: dict[str, Answer] = field(default_factory=dict)
@@ -144,6 +147,9 @@ class FakeApi:
             case ["api", "v1", "namespaces", _, "pods", pod, "log"]:
                 found = self.logs.get((pod, query["container"]), (404, {"message": "no such log"}))
                 return found.pop(0) if isinstance(found, list) else found
+            case ["api", "v1", "namespaces", namespace, "secrets", name] if (namespace, name) in self.secrets:
+                data = {entry: b64encode(content).decode() for entry, content in self.secrets[namespace, name].items()}
+                return 200, {"kind": "Secret", "metadata": {"namespace": namespace, "name": name}, "data": data}
             case ["api", "v1", "namespaces", namespace, "pods"]:
                 return self._listed(self.pods, namespace, query.get("labelSelector", ""))
             case ["apis", "llamamodel.dev", "v1alpha1", "llamamodels"]:

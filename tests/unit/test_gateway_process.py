@@ -21,7 +21,7 @@ import pytest
 
 from support.gateway import FakeServer, Say, whole
 
-from .builders import a_model
+from .builders import ModelBuilder, a_model
 from .fake_api import a_kubeconfig
 
 pytestmark = pytest.mark.real_time
@@ -33,7 +33,7 @@ CHAT = {"model": "demo/gemma", "messages": [{"role": "user", "content": "Hello"}
 class Cluster:
     """An API server with one LlamaModel, and one pod of it; nothing changes there."""
 
-    def __init__(self, pod: str) -> None:
+    def __init__(self, pod: str, model: ModelBuilder) -> None:
         self.answers = threading.Event()
         host, _, port = pod.partition(":")
         pods = {
@@ -45,7 +45,7 @@ class Cluster:
             "ports": [{"name": "http", "port": int(port)}],
             "endpoints": [{"addresses": [host], "conditions": {"ready": True}}],
         }
-        items = {"llamamodels": a_model().raw(), "endpointslices": pods}
+        items = {"llamamodels": model.raw(), "endpointslices": pods}
         cluster, self._ended = self, threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
@@ -103,10 +103,12 @@ class Gateway:
 
 
 @contextmanager
-def gateway(tmp_path: Path, say: Say, *, answers: bool = True, **settings: int) -> Iterator[Gateway]:
+def gateway(
+    tmp_path: Path, say: Say, *, answers: bool = True, model: ModelBuilder | None = None, **settings: object
+) -> Iterator[Gateway]:
     """`answers`: whether the API server does from the first."""
     server, log = FakeServer(say), tmp_path / "log"
-    cluster = Cluster(server.address)
+    cluster = Cluster(server.address, model or a_model())
     if answers:
         cluster.answers.set()
     kubeconfig = tmp_path / "kubeconfig"
@@ -253,3 +255,17 @@ def test_what_only_the_operator_needs_is_not_loaded() -> None:
     found = {name.partition(".")[0] for name in loaded.stdout.decode().split()}
     assert "aiohttp" in found
     assert not found & {"cryptography", "jinja2", "kopf"}
+
+
+def test_keys_of_pods_are_read_from_their_folder(tmp_path: Path) -> None:
+    def say(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        whole(200, json.dumps({"shown": handler.headers.get("Authorization")}))(handler, body)
+
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "demo").write_text("secret\n")
+    locked = a_model().with_spec(apiKeySecretRef={"name": "llama-keys"})
+    with gateway(tmp_path, say, model=locked, pod_keys_dir=keys) as process:
+        eventually(process.is_ready)
+        answer = httpx.post(f"{process.url}/v1/chat/completions", json=CHAT, trust_env=False)
+        assert answer.json() == {"shown": "Bearer secret"}

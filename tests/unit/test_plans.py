@@ -74,6 +74,7 @@ EVERYTHING = (
         ("suspended", a_model().with_replicas(3).suspended()),
         ("odd-name", a_model().named("7b.qwen2.5").reading("my.claim", "dir with spaces/$(HOME).gguf")),
         ("long-name", a_model().named("x" * 200)),
+        ("api-keys", a_model().with_spec(apiKeySecretRef={"name": "llama-keys"})),
     ],
 )
 def test_the_plan_is_the_one_in_the_golden_file(

@@ -77,6 +77,7 @@ class LlamaServer:
         self.headers: list[dict[str, str]] = []
         self.posted: list[Any] = []
         self.instead: dict[str, Answer] = {}
+        self.key = ""
         self.now = self.most = 0
         self.port = 0
 
@@ -100,6 +101,8 @@ class LlamaServer:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
+            if self.key and request.path != "/health" and request.headers.get("Authorization") != f"Bearer {self.key}":
+                return web.json_response({"error": {"message": "Invalid API Key"}}, status=401)
             return await self.instead.get(asked, self._as_llama)(request)
         finally:
             self.now -= 1
@@ -126,7 +129,14 @@ class World:
         self.log_says: Measured | Exception | None = None
         self.log_hangs = False
         self.offload: Offload | None = None
-        self.prober = Prober(again=self.again.append, read_log=self._read_log, call_later=self.timers, port=server.port)
+        self.keys: dict[str, str] = {}
+        self.prober = Prober(
+            again=self.again.append,
+            read_log=self._read_log,
+            pod_key=lambda namespace: self.keys.get(namespace),
+            call_later=self.timers,
+            port=server.port,
+        )
 
     async def _read_log(self, namespace: str, pod: str) -> LoadLog:
         self.logs_read.append(f"{namespace}/{pod}")

@@ -189,7 +189,7 @@ def test_a_server_that_takes_a_request_and_never_answers_is_not_ready_unless_it_
     ("proof", "problem", "advice"),
     [
         (Proof.NOT_REACHED, "Cannot connect to host 10.0.0.1:8080", "NetworkPolicy"),
-        (Proof.LOCKED, "it wants an API key", "started without one"),
+        (Proof.LOCKED, "it wants an API key", "with that of spec.apiKeySecretRef, or without one"),
     ],
 )
 def test_a_server_that_cannot_be_asked_is_ready_with_a_finding(proof: Proof, problem: str, advice: str) -> None:

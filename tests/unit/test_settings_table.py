@@ -28,6 +28,8 @@ NOT_FOR_THE_COMMAND_LINE = {
     "replicas": "how many pods",
     "requestDefaults.stop": "llama-server has no flag for it; it holds for requests through the gateway",
     "suspend": "whether there are pods",
+    "apiKeySecretRef.name": "what is mounted where --api-key-file points to",
+    "apiKeySecretRef.key": "what is mounted where --api-key-file points to",
     "startupTimeoutSec": "the start-up probe",
     "terminationGracePeriodSeconds": "the pod",
     "image": "the container",

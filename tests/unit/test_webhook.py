@@ -28,13 +28,13 @@ from hypothesis import strategies as st
 
 from llamamodel_operator.api.findings import Finding, FindingCode, Severity
 from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, renewed
-from llamamodel_operator.shell.client import ApiError
+from llamamodel_operator.shell.client import SECRETS, ApiError
 from llamamodel_operator.shell.leader import LeaseLostError
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.store import Key
 from llamamodel_operator.shell.tls import ServingTls, UnusableCertificateError
 from llamamodel_operator.webhook.admission import NotAReviewError, Review, answer
-from llamamodel_operator.webhook.keeper import SECRETS, WEBHOOK_CONFIGURATIONS, CertificateKeeper, WebhookNames
+from llamamodel_operator.webhook.keeper import WEBHOOK_CONFIGURATIONS, CertificateKeeper, WebhookNames
 from llamamodel_operator.webhook.server import serve_reviews
 
 from .fake_cluster import FakeCluster

@@ -31,6 +31,7 @@ class SilentServers(Prober):
     def __init__(self) -> None:
         self.says: dict[str, ServerReport] = {}
         self.expected: Expected | None = None
+        self.locked = False
 
     def reports(
         self,
@@ -40,8 +41,9 @@ class SilentServers(Prober):
         scales: tuple[float, ...] | None,
         read_log: bool = False,
         expected: Expected | None = None,
+        locked: bool = False,
     ) -> Mapping[str, ServerReport]:
-        self.expected = expected
+        self.expected, self.locked = expected, locked
         answers = ServerReport(proof=Proof.ANSWERS)
         return {pod.name: self.says.get(pod.name, answers) for pod in pods if pod.ready}
 

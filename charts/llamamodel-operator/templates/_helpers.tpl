@@ -123,6 +123,10 @@ off
 - name: LLAMAMODEL_OPERATOR_GATEWAY_BARE_NAMESPACES
   value: {{ toJson . | quote }}
 {{- end }}
+{{- if .Values.podKeys.secretName }}
+- name: LLAMAMODEL_OPERATOR_POD_KEYS_DIR
+  value: /run/llamamodel/pod-keys
+{{- end }}
 {{- with .Values.gpuOverhead }}
 - name: LLAMAMODEL_OPERATOR_GPU_OVERHEAD
   value: {{ toJson . | quote }}

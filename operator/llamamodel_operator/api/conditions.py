@@ -108,6 +108,8 @@ class Reason(StrEnum):
     IMAGE_PULL_DENIED = "ImagePullDenied"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    API_KEYS_NOT_FOUND = "ApiKeysNotFound"
+    API_KEYS_UNUSABLE = "ApiKeysUnusable"
     # the server ends
     INVALID_ARGUMENT = "InvalidArgument"
     INVALID_GRAMMAR = "InvalidGrammar"
@@ -123,6 +125,7 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     POD_NOT_READY = "PodNotReady"
     NOT_ANSWERING = "NotAnswering"
+    API_KEY_NOT_REQUIRED = "ApiKeyNotRequired"
     RUNS_ON_CPU = "RunsOnCPU"
     # of the condition Offloaded
     ON_GPU = "OnGPU"

@@ -79,6 +79,14 @@ GUIDE: Mapping[Reason, Guide] = {
         do="correct what it says; `spec.task` and `engine.pooling` for embeddings and rerank, the grammar or template"
         " that it cannot use. It is asked again every 30 s",
     ),
+    Reason.API_KEY_NOT_REQUIRED: Guide(
+        means="the spec has `apiKeySecretRef`, and a server answers without a key as well: its port is open to whoever"
+        " reaches it. Its image does not use the file, the file had no key when the server started, or something else"
+        " answers in its place",
+        look="the message has what it answered to a request without a key; `kubectl logs -n NAMESPACE deploy/NAME`",
+        do="put a key into the Secret and delete the pod; or use an image of llama-server itself. It is asked again"
+        " every 30 s",
+    ),
     Reason.RUNS_ON_CPU: Guide(
         means="`spec.gpu` asks for a GPU, and the server's log says that it found none. `Ready` is `False` for it with"
         " `spec.requireOffload` alone",
@@ -336,6 +344,19 @@ GUIDE: Mapping[Reason, Guide] = {
         look="the message is the kubelet's",
         do="create it, or correct `spec.env` or `spec.podSecurityContext`; for a sandbox: the node's network "
         "plugin, and `spec.runtimeClassName`",
+    ),
+    Reason.API_KEYS_NOT_FOUND: Guide(
+        means="the Secret that `spec.apiKeySecretRef` names, or its entry, is not in the model's namespace: no"
+        " container of the pod is started",
+        look="the message is the kubelet's; `kubectl describe secret -n NAMESPACE SECRET` lists the Secret's entries",
+        do="create it, or correct `spec.apiKeySecretRef`. The kubelet tries again by itself, after two minutes at most",
+    ),
+    Reason.API_KEYS_UNUSABLE: Guide(
+        means="the file of API keys that `spec.apiKeySecretRef` names has no key, or a line that no client can show."
+        " llama-server would be open to all with the one, and shut to all with the other, so it is not started",
+        look="the message has the number of the line",
+        do="write one key a line, without blanks at the ends and with line ends as Linux has them. The pod tries again"
+        " by itself, after five minutes at most; `kubectl delete pod` has it try at once",
     ),
     Reason.INVALID_ARGUMENT: Guide(
         means="this build of llama-server refuses an argument, a value of one, or settings that do not go together",

@@ -23,7 +23,9 @@ from llamamodel_operator.api.sources import (
 )
 
 __all__ = [
+    "DEFAULT_API_KEY_ENTRY",
     "DEFAULT_STARTUP_TIMEOUT_SEC",
+    "ApiKeySecret",
     "Endpoints",
     "Gpu",
     "LlamaModelSpec",
@@ -39,6 +41,7 @@ __all__ = [
     "Task",
 ]
 
+DEFAULT_API_KEY_ENTRY = "api-keys"
 DEFAULT_STARTUP_TIMEOUT_SEC = 300
 DEFAULT_TIMEOUT_SEC = 3600
 """Of llama-server (--timeout), in current builds."""
@@ -56,6 +59,20 @@ class SecretReference(ApiModel):
 
     name: Annotated[str, Field(min_length=1, max_length=253), *OBJECT_NAME]
     """Name of the Secret."""
+
+
+class ApiKeySecret(ApiModel):
+    """The Secret with the API keys of a namespace's models, meant to be one for all of them."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253), *OBJECT_NAME]
+    """Name of the Secret, in the namespace of the LlamaModel."""
+
+    key: Annotated[
+        str,
+        Field(min_length=1, max_length=253),
+        *matching("[-._a-zA-Z0-9]+", "must be a key of a Secret: letters, digits, '-', '_' and '.'"),
+    ] = DEFAULT_API_KEY_ENTRY
+    """Entry of the Secret: one key a line; empty lines and lines that begin with # are none. Unset: api-keys."""
 
 
 class PullPolicy(StrEnum):
@@ -360,6 +377,12 @@ class LlamaModelSpec(ApiModel):
 
     engine: EngineSpec = EngineSpec()
     """Settings of llama-server."""
+
+    api_key_secret_ref: ApiKeySecret | None = None
+    """API keys that llama-server asks for (--api-key-file): all paths but /health are closed to requests without one
+    of them. The Secret is mounted, so that its keys hold from the start of a pod on. The gateway and the operator show
+    the key that podKeys.secretName of the chart names for the namespace. Unset: the port of the pods is open to whoever
+    reaches it."""
 
     endpoints: Endpoints = Endpoints()
     """Optional HTTP endpoints of llama-server."""

@@ -30,6 +30,7 @@ from llamamodel_operator.cli.live import NotReadable
 from llamamodel_operator.cli.observing import pods_of
 from llamamodel_operator.cli.pods import is_ready
 from llamamodel_operator.cli.progress import Progress
+from llamamodel_operator.cli.server_keys import ServerKeys
 from llamamodel_operator.cli.servers import ModelServer, NotReadableError, server_at, server_of_pod
 from llamamodel_operator.cli.terminal import note
 
@@ -151,7 +152,8 @@ async def _servers(cluster: Cluster, model: Mapping[str, Any]) -> list[ModelServ
     if not ready:
         phase = (model.get("status") or {}).get("phase") or "not seen by the operator yet"
         raise NotServedError(f"no pod of {name} answers: {phase}; `llamamodel status {name}` tells why")
-    return [server_of_pod(cluster, pod["metadata"]["name"]) for pod in ready]
+    key = await ServerKeys(cluster).of(model)
+    return [server_of_pod(cluster, pod["metadata"]["name"], key=key) for pod in ready]
 
 
 async def _target(title: str, servers: Sequence[ModelServer], workload: Workload) -> Target:

@@ -13,6 +13,7 @@ from llamamodel_operator.api.labels import MODEL_LABEL
 from llamamodel_operator.cli.cluster import Cluster
 from llamamodel_operator.cli.live import Look, NotReadable, Rates, look_at, rates
 from llamamodel_operator.cli.pods import is_running
+from llamamodel_operator.cli.server_keys import ServerKey, ServerKeys
 from llamamodel_operator.cli.servers import server_of_pod
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.shell.client import PODS, ApiError
@@ -59,6 +60,7 @@ class Watcher:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._keys = ServerKeys(cluster)
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._before: dict[str, tuple[Look, ...]] = {}
 
@@ -84,17 +86,24 @@ class Watcher:
     async def _look(
         self, models: Sequence[Mapping[str, Any]], pods: Sequence[tuple[Mapping[str, Any], ...] | NotReadable]
     ) -> None:
-        looks = await asyncio.gather(*map(self._look_at, pods))
+        looks = await asyncio.gather(*map(self._look_at, models, pods))
         self._before = {_uid(model): found for model, found in zip(models, looks, strict=True)}
 
-    async def _look_at(self, pods: tuple[Mapping[str, Any], ...] | NotReadable) -> tuple[Look, ...]:
+    async def _look_at(
+        self, model: Mapping[str, Any], pods: tuple[Mapping[str, Any], ...] | NotReadable
+    ) -> tuple[Look, ...]:
         running = [] if isinstance(pods, NotReadable) else [pod for pod in pods if is_running(pod)]
-        return tuple(await asyncio.gather(*map(self._look_at_one, running[:_MOST_SERVERS])))
-
-    async def _look_at_one(self, pod: Mapping[str, Any]) -> Look:
-        metadata = pod["metadata"]
+        if not running:
+            return ()
         async with self._free:
-            return await look_at(server_of_pod(self._cluster, metadata["name"], namespace=metadata["namespace"]))
+            key = await self._keys.of(model)
+        return tuple(await asyncio.gather(*(self._look_at_one(pod, key) for pod in running[:_MOST_SERVERS])))
+
+    async def _look_at_one(self, pod: Mapping[str, Any], key: ServerKey) -> Look:
+        metadata = pod["metadata"]
+        server = server_of_pod(self._cluster, metadata["name"], key=key, namespace=metadata["namespace"])
+        async with self._free:
+            return await look_at(server)
 
     async def _pods(self, model: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...] | NotReadable:
         async with self._free:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,13 +12,11 @@ from typing import Any
 import aiohttp
 
 from llamamodel_operator.cli.cluster import Cluster
+from llamamodel_operator.cli.server_keys import API_KEY_VARIABLE, ServerKey, key_of_environment
 from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.shell.client import PODS
 
-__all__ = ["API_KEY_VARIABLE", "ModelServer", "NotReadableError", "NotTakenError", "server_at", "server_of_pod"]
-
-API_KEY_VARIABLE = "LLAMAMODEL_API_KEY"
-"""Of the environment: the key of servers that want one."""
+__all__ = ["ModelServer", "NotReadableError", "NotTakenError", "server_at", "server_of_pod"]
 
 _ANSWER_SEC = 5.0
 _LARGEST_ANSWER_BYTES = 8 << 20
@@ -49,12 +46,14 @@ class ModelServer:
         name: for people: the pod, or the address.
         url: of its root, without a slash at the end.
         headers: that every request has.
+        key_problem: why it is shown no key although there should be one; empty where there is nothing to say.
     """
 
     name: str
     url: str
     session: aiohttp.ClientSession
     headers: Mapping[str, str]
+    key_problem: str = ""
 
     async def text(self, path: str) -> str:
         """What it answers to a GET. Raises NotReadableError."""
@@ -90,25 +89,25 @@ class ModelServer:
             raise NotReadableError(_unreachable(error)) from None
         async with response:
             if response.status != 200:
-                said = _refusal(response.status, await _beginning(response))
+                said = _refusal(response.status, await _beginning(response), key_problem=self.key_problem)
                 raise NotTakenError(said) if _NOT_TAKEN.match(said) else NotReadableError(said)
             yield response
 
 
-def server_of_pod(cluster: Cluster, pod: str, *, namespace: str | None = None) -> ModelServer:
+def server_of_pod(cluster: Cluster, pod: str, *, key: ServerKey, namespace: str | None = None) -> ModelServer:
     """A server behind the API server's proxy: it takes the right to get pods/proxy, and no way into the network.
 
     The API server keeps the Authorization header for itself; llama-server takes the key in another.
     """
     path = PODS.path(namespace=namespace or cluster.namespace, name=f"{pod}:{PORT}", subresource="proxy")
-    key = os.environ.get(API_KEY_VARIABLE)
-    headers = {"X-Api-Key": key} if key else {}
-    return ModelServer(name=pod, url=cluster.client.server + path, session=cluster.session, headers=headers)
+    headers = {"X-Api-Key": key.key} if key.key else {}
+    url = cluster.client.server + path
+    return ModelServer(name=pod, url=url, session=cluster.session, headers=headers, key_problem=key.problem)
 
 
 def server_at(url: str, session: aiohttp.ClientSession) -> ModelServer:
     """A server at an address, such as that of a port-forward."""
-    key = os.environ.get(API_KEY_VARIABLE)
+    key = key_of_environment().key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return ModelServer(name=url, url=url.rstrip("/"), session=session, headers=headers)
 
@@ -138,10 +137,11 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
         return b""
 
 
-def _refusal(status: int, body: bytes) -> str:
+def _refusal(status: int, body: bytes, *, key_problem: str) -> str:
     said = _sentence(body)
     if status == 401:
-        return f"it wants an API key, in the environment variable {API_KEY_VARIABLE}: {said}"
+        why = f" ({key_problem})" if key_problem else ""
+        return f"it wants an API key, in the environment variable {API_KEY_VARIABLE}{why}: {said}"
     if status == 403:
         return f"not allowed: {said}"
     return said or f"the answer has the status {status}"

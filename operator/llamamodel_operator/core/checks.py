@@ -453,6 +453,20 @@ def rollout_unfinished(now: Situation) -> Verdict | None:
     )
 
 
+def key_not_required(now: Situation) -> Verdict | None:
+    """A server answers who shows no key, although the spec asks for one."""
+    for pod in now.current_pods:
+        report = now.observed.servers.get(pod.name)
+        if pod.ready and report is not None and report.proof is Proof.OPEN:
+            return Verdict(
+                reason=Reason.API_KEY_NOT_REQUIRED,
+                message=f"pod {pod.name} is ready, and its server answers without an API key, although the spec has"
+                f" apiKeySecretRef: {report.problem}",
+                phase=Phase.FAILED,
+            )
+    return None
+
+
 def not_answering(now: Situation) -> Verdict | None:
     """A pod is ready for the kubelet, and its server does not serve the model."""
     for pod in now.current_pods:
@@ -505,8 +519,20 @@ def runs_on_cpu(now: Situation) -> Verdict | None:
 _WHAT_WOULD_LET_IN: Mapping[Proof | None, str] = {
     Proof.NOT_REACHED: "let the operator's pods reach port 8080 of the model's pods (NetworkPolicy, service mesh)",
     Proof.LOCKED: "nothing has to be done where that is meant; neither the operator nor the gateway reads Secrets, so"
-    " neither has the key: to be asked by them, the server must be started without one",
+    " neither has the key: to be asked by them, the server must be started with that of spec.apiKeySecretRef, or"
+    " without one",
 }
+
+
+def _what_would_let_in(proof: Proof | None, model: LlamaModel) -> str:
+    ref = model.spec.api_key_secret_ref
+    if proof is not Proof.LOCKED or ref is None:
+        return _WHAT_WOULD_LET_IN[proof]
+    return (
+        f"put a key that is in the entry {ref.key} of Secret {ref.name} into the entry {model.namespace} of the Secret"
+        " that podKeys.secretName of the operator's chart names; of a key that is new in the first, pods know when they"
+        " are started anew"
+    )
 
 
 def not_reached(now: Situation) -> Iterator[Finding]:
@@ -519,7 +545,7 @@ def not_reached(now: Situation) -> Iterator[Finding]:
                 code=FindingCode.SERVER_NOT_REACHED,
                 field="status",
                 message=f"pod {pod.name} is ready, and the operator cannot ask its server: {report.problem}",
-                suggestion=_WHAT_WOULD_LET_IN[report.proof],
+                suggestion=_what_would_let_in(report.proof, now.model),
             )
 
 
@@ -549,6 +575,7 @@ CHAIN: Sequence[Check] = (
     pod_not_ready,
     deadline_exceeded,
     loading,
+    key_not_required,
     not_answering,
     rollout_unfinished,
     runs_on_cpu,

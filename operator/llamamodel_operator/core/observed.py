@@ -209,6 +209,8 @@ class Proof(StrEnum):
     """It could not be asked: no connection, or somebody else answers in its place. Nobody knows."""
     LOCKED = "locked"
     """It wants an API key, which the operator has not. Nobody knows."""
+    OPEN = "open"
+    """It must want an API key, and answers without one."""
 
 
 @dataclass(frozen=True, kw_only=True)

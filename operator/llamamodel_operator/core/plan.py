@@ -46,6 +46,7 @@ from llamamodel_operator.core.objects.disruption import build_disruption_budget
 from llamamodel_operator.core.objects.drain import settled_drain
 from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.core.objects.service import build_service
+from llamamodel_operator.core.pod_keys import KEYS_FILE
 from llamamodel_operator.core.settling import recorded, spec_with
 from llamamodel_operator.core.texts import plan_texts
 
@@ -218,6 +219,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
         check=settled_check(
             facts.inspection,
             files=files_of(model.spec),
+            keys_file=KEYS_FILE if model.spec.api_key_secret_ref else "",
             mount={claim: mount_path(claim) for claim in model.spec.claims},
             image=facts.operator_image,
             running=facts.running_check,
@@ -371,6 +373,9 @@ def _check(
     managed = dict(MANAGED_FLAGS)
     if spec.lora_adapters:
         managed |= dict.fromkeys(("--lora", "--lora-scaled"), "use spec.loraAdapters: others would change their ids")
+    if spec.api_key_secret_ref:
+        more = "put the key into the Secret of spec.apiKeySecretRef: llama-server takes the keys of all"
+        managed |= dict.fromkeys(("--api-key", "--api-key-file"), more)
     report = check_arguments(
         spec.extra_args or (),
         spec.env or (),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamamodel_operator.api.conditions import Reason
+from llamamodel_operator.core.pod_keys import KEYS_VOLUME
 
 __all__ = [
     "IMAGE_REASONS",
@@ -124,6 +125,12 @@ _EVENTS: Sequence[tuple[str, str, Reason, str]] = (
         " a ReadWriteMany or ReadOnlyMany claim",
     ),
     ("FailedAttachVolume", "", Reason.VOLUME_MOUNT_FAILED, "see `kubectl describe pvc` and the storage driver's logs"),
+    (
+        "FailedMount",
+        f'for volume "{KEYS_VOLUME}" : (secret ".*" not found|references non-existent secret key)',
+        Reason.API_KEYS_NOT_FOUND,
+        "create the Secret with this entry, or correct spec.apiKeySecretRef",
+    ),
     (
         "FailedMount",
         "MountVolume|MapVolume|NodeStage",

@@ -17,7 +17,7 @@ from llamamodel_operator.core.gateway.errors import ApiError, invalid_api_key, r
 from llamamodel_operator.core.gateway.keys import Key, KeyEntry, KeyRing, presented_key, read_keys, visible_to
 from llamamodel_operator.core.gateway.limits import TokenBucket, WrongKeys
 from llamamodel_operator.core.gateway.routes import Routes
-from llamamodel_operator.gateway.mounted import LOOK_SEC, Mounted
+from llamamodel_operator.shell.mounted import LOOK_SEC, Mounted
 
 __all__ = ["Access", "MountedKeys", "Visitor"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from llamamodel_operator.gateway.mounted import Mounted
 from llamamodel_operator.shell.certificates import CERTIFICATE, KEY, expiry
+from llamamodel_operator.shell.mounted import Mounted
 from llamamodel_operator.shell.tls import ServingTls, UnusableCertificateError
 
 __all__ = ["MountedCertificate"]

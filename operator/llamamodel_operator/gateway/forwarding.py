@@ -38,6 +38,7 @@ from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 from llamamodel_operator.gateway.waiting import Unsent, Wait, WaitingRoom
+from llamamodel_operator.shell.pod_keys import PodKey, key_header, no_pod_key
 
 __all__ = ["TASKS", "Forwarder"]
 
@@ -106,6 +107,7 @@ class Forwarder:
         gateways: int = 1,
         waits: WaitLimits | None = None,
         load_poll_sec: float = 0,
+        pod_key: PodKey = no_pod_key,
     ) -> None:
         """Args:
         timeout_sec: within which each piece of an answer must come.
@@ -113,6 +115,7 @@ class Forwarder:
         gateways: that send to the same pods.
         waits: for models that have no pod yet; None: no request waits.
         load_poll_sec: how often pods are asked for what they have to do; 0: never.
+        pod_key: what is shown to the pods of a namespace whose models want a key.
         """
         self._directory = directory
         self._session = session
@@ -121,7 +124,8 @@ class Forwarder:
         self._turn = 0
         self._max_in_flight_per_pod = max_in_flight_per_pod
         self._gateways = gateways
-        self._loads = LoadReader(in_flight=self._in_flight, every_sec=load_poll_sec)
+        self._pod_key = pod_key
+        self._loads = LoadReader(in_flight=self._in_flight, every_sec=load_poll_sec, pod_key=pod_key)
         self._waiting_room = WaitingRoom(
             directory=directory, has_place=self._has_place, limits=waits or WaitLimits(longest_sec=0)
         )
@@ -207,7 +211,7 @@ class Forwarder:
             exchange.tries += 1
             with self._taken(model, address):
                 try:
-                    return await self._ask(request, body, address, asked, begun)
+                    return await self._ask(request, body, address, model, asked, begun)
                 except NoConnectionError:
                     waits = True
                 except _NotTakenError as error:
@@ -241,6 +245,7 @@ class Forwarder:
         request: web.BaseRequest,
         body: bytes,
         address: str,
+        model: ServedModel,
         asked: Asked,
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
@@ -249,6 +254,8 @@ class Forwarder:
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in ends_here]
         exchange = request[EXCHANGE]
         headers.append((REQUEST_ID, exchange.request_id))
+        if model.locked:
+            headers += key_header(self._pod_key(model.namespace)).items()
         try:
             upstream = await self._session.post(
                 address,

@@ -9,6 +9,7 @@ import aiohttp
 
 from llamamodel_operator.core.gateway.picking import others_load
 from llamamodel_operator.core.gateway.routes import ServedModel
+from llamamodel_operator.shell.pod_keys import PodKey, key_header, no_pod_key
 
 __all__ = ["LoadReader"]
 
@@ -24,13 +25,15 @@ _ROUNDS_KNOWN = 3
 class LoadReader:
     """Asks while there are requests: a model with two pods or more, once in `every_sec`. Lives in one event loop."""
 
-    def __init__(self, *, in_flight: Mapping[str, int], every_sec: float) -> None:
+    def __init__(self, *, in_flight: Mapping[str, int], every_sec: float, pod_key: PodKey = no_pod_key) -> None:
         """Args:
         in_flight: requests of this gateway that each pod works on, as they are at any time.
         every_sec: between two rounds; 0: nobody is asked.
+        pod_key: what is shown to the pods of a namespace whose models want a key.
         """
         self._in_flight = in_flight
         self._every_sec = every_sec
+        self._pod_key = pod_key
         self._session: aiohttp.ClientSession | None = None
         self._rounds = set[asyncio.Task[None]]()
         self._due: dict[str, float] = {}
@@ -45,7 +48,8 @@ class LoadReader:
         if now >= max(self._due.get(model.full_name, 0.0), self._free):
             self._due[model.full_name] = now + self._every_sec
             self._free = now + len(addresses) / _POLLS_PER_SEC
-            task = asyncio.create_task(self._round(tuple(addresses)), name="loads")
+            key = self._pod_key(model.namespace) if model.locked else None
+            task = asyncio.create_task(self._round(tuple(addresses), key_header(key)), name="loads")
             self._rounds.add(task)
             task.add_done_callback(self._rounds.discard)
         oldest = now - _ROUNDS_KNOWN * self._every_sec
@@ -63,13 +67,13 @@ class LoadReader:
         if self._session is not None:
             await self._session.close()
 
-    async def _round(self, addresses: Sequence[str]) -> None:
+    async def _round(self, addresses: Sequence[str], headers: Mapping[str, str]) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SEC), cookie_jar=aiohttp.DummyCookieJar()
             )
         session = self._session
-        said = await asyncio.gather(*(self._ask(session, address) for address in addresses))
+        said = await asyncio.gather(*(self._ask(session, address, headers) for address in addresses))
         now = asyncio.get_running_loop().time()
         oldest = now - _ROUNDS_KNOWN * self._every_sec
         self._due = {name: due for name, due in self._due.items() if due > oldest}
@@ -81,9 +85,10 @@ class LoadReader:
                 kept[address] = (now, others)
         self._others = kept
 
-    async def _ask(self, session: aiohttp.ClientSession, address: str) -> int | None:
+    async def _ask(self, session: aiohttp.ClientSession, address: str, headers: Mapping[str, str]) -> int | None:
+        url = f"http://{address}/metrics"
         try:
-            async with session.get(f"http://{address}/metrics") as response:
+            async with session.get(url, headers=headers, allow_redirects=False) as response:
                 text = await _beginning(response.content) if response.status == 200 else b""
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None

@@ -31,6 +31,7 @@ from llamamodel_operator.shell.client import ClusterClient, ClusterConfigError
 from llamamodel_operator.shell.command_line import read_settings
 from llamamodel_operator.shell.health import Check, serve
 from llamamodel_operator.shell.logs import configure_logging
+from llamamodel_operator.shell.pod_keys import MountedPodKeys, no_pod_key
 
 if TYPE_CHECKING:
     from llamamodel_operator.gateway.certificate import MountedCertificate
@@ -63,6 +64,7 @@ async def _run(settings: GatewaySettings) -> None:
     bare = frozenset(settings.bare_namespaces)
     directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
     keys = MountedKeys(settings.keys_dir) if settings.keys_dir else None
+    pod_keys = MountedPodKeys(settings.pod_keys_dir) if settings.pod_keys_dir else None
     certificate = _certificate(settings.tls_dir) if settings.tls_dir else None
     if keys is None:
         _log.warning("API keys are off: whoever reaches this gateway may use every model that it serves")
@@ -79,12 +81,14 @@ async def _run(settings: GatewaySettings) -> None:
         stack.callback(watching.cancel)
         alive: dict[str, Check] = {"watches": partial(_ended, watching)}
         ready: dict[str, Check] = {"directory": directory.problem, "running": sight.problem}
-        for name, secret in (("keys", keys), ("certificate", certificate)):
+        for name, secret in (("keys", keys), ("certificate", certificate), ("pod-keys", pod_keys)):
             if secret is not None:
                 secret.mounted.look()
                 looking = asyncio.create_task(secret.mounted.run(), name=name)
                 stack.callback(looking.cancel)
-                alive[name], ready[name] = partial(_ended, looking), secret.problem
+                alive[name] = partial(_ended, looking)
+        # Keys of pods are not among these: they concern some models alone, and requests for those say what is wrong.
+        ready |= {name: one.problem for name, one in (("keys", keys), ("certificate", certificate)) if one is not None}
         await stack.enter_async_context(
             serve(
                 host=settings.host,
@@ -111,6 +115,7 @@ async def _run(settings: GatewaySettings) -> None:
                         total=settings.wait_total,
                     ),
                     load_poll_sec=settings.load_poll_sec,
+                    pod_key=pod_keys.of if pod_keys else no_pod_key,
                 ),
                 sight=sight,
                 drain_sec=settings.drain_sec,

@@ -63,6 +63,10 @@ class GatewaySettings(BaseSettings):
     """Folder with a file for each API key, as a mounted Secret has them, read again when it changes. Unset: whoever
     reaches the gateway may use every model."""
 
+    pod_keys_dir: str | None = None
+    """Folder with a file for each namespace of models, as a mounted Secret has them, read again when it changes: the
+    API key that is shown to pods of models with spec.apiKeySecretRef there. Unset: none is."""
+
     wrong_keys_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 20
     """Wrong keys that one address may send in a minute, before it is told to wait."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "PERSISTENT_VOLUME_CLAIMS",
     "PODS",
     "POD_DISRUPTION_BUDGETS",
+    "SECRETS",
     "SERVICES",
     "ApiError",
     "ClusterClient",
@@ -96,6 +97,7 @@ PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 PERSISTENT_VOLUME_CLAIMS = Resource(
     group="", version="v1", plural="persistentvolumeclaims", kind="PersistentVolumeClaim"
 )
+SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 CONFIG_MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap")
 JOBS = Resource(group="batch", version="v1", plural="jobs", kind="Job")
 POD_DISRUPTION_BUDGETS = Resource(

@@ -24,6 +24,7 @@ from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.observed import Pod, Proof, ServerReport
 from llamamodel_operator.shell.client import ApiError
 from llamamodel_operator.shell.log_reader import LoadLog
+from llamamodel_operator.shell.pod_keys import PodKey, key_header, no_pod_key
 from llamamodel_operator.shell.store import Key
 
 __all__ = ["Prober"]
@@ -85,8 +86,22 @@ class _SlowError(Exception):
     """The server has taken the connection, and did not answer in time."""
 
 
-class _LockedOutError(_AnswerError):
-    """The server wants an API key, which is the user's secret and none of the operator's business."""
+class _DoorError(_AnswerError):
+    """It stands with the server's API keys otherwise than it must."""
+
+    proof: Proof
+
+
+class _LockedOutError(_DoorError):
+    """The server wants an API key that the operator has not."""
+
+    proof = Proof.LOCKED
+
+
+class _OpenError(_DoorError):
+    """The server must want an API key, and answers without one."""
+
+    proof = Proof.OPEN
 
 
 @dataclass(eq=False, kw_only=True)
@@ -98,6 +113,7 @@ class _Server:
         pod: as last seen.
         wanted: scales of its adapters; None where it has none.
         expected: what it must answer to count as serving its model; None where that is not asked.
+        locked: whether it must want the key of its namespace.
         unproven: how often it was not reached for that, and how often it was silent.
         named: it was asked for its build.
         report: what it said; None before it said anything.
@@ -111,6 +127,7 @@ class _Server:
     pod: Pod
     wanted: tuple[float, ...] | None
     expected: Expected | None = None
+    locked: bool = False
     unproven: Counter[Proof] = field(default_factory=Counter)
     named: bool = False
     report: ServerReport | None = None
@@ -147,6 +164,7 @@ class Prober:
     Args:
         again: told the LlamaModel of which something new is known.
         read_log: reads the log of a pod; without it no log is read.
+        pod_key: what is shown to servers that want a key.
         call_later: default is the event loop's.
         port: TCP port of each server.
     """
@@ -156,11 +174,13 @@ class Prober:
         *,
         again: Callable[[Key], None],
         read_log: ReadLog | None = None,
+        pod_key: PodKey = no_pod_key,
         call_later: CallLater | None = None,
         port: int = PORT,
     ) -> None:
         self._again = again
         self._read_log = read_log
+        self._pod_key = pod_key
         self._call_later = call_later
         self._port = port
         self._servers: dict[Key, dict[str, _Server]] = {}
@@ -177,6 +197,7 @@ class Prober:
         scales: tuple[float, ...] | None,
         read_log: bool = False,
         expected: Expected | None = None,
+        locked: bool = False,
     ) -> Mapping[str, ServerReport]:
         """What is known of the ready pods among these, by name; others of this LlamaModel are forgotten.
 
@@ -187,6 +208,7 @@ class Prober:
                 32-bit float can hold it is reported as it is written here.
             read_log: whether their logs can be expected to tell something. Each is read once.
             expected: what they must answer to count as serving their model. Each is asked once, when it has answered.
+            locked: whether they must want the key of their namespace: no other server is shown it.
         """
         before, servers = self._servers.pop(key, {}), dict[str, _Server]()
         for pod in pods:
@@ -194,7 +216,7 @@ class Prober:
                 continue
             server = before.get(pod.name)
             if server is None or not server.is_run_of(pod):
-                server = _Server(key=key, pod=pod, wanted=scales, expected=expected)
+                server = _Server(key=key, pod=pod, wanted=scales, expected=expected, locked=locked)
                 self._ask_soon(server)
                 if read_log and self._read_log is not None:
                     self._read_soon(server, self._read_log)
@@ -212,6 +234,12 @@ class Prober:
             for name, server in servers.items()
             if (known := server.known) is not None
         }
+
+    def keys_changed(self) -> None:
+        """What `pod_key` says is another: who still has something to learn from a locked server asks it at once."""
+        for server in [server for servers in self._servers.values() for server in servers.values()]:
+            if server.locked and server.task is not None and not server.task.done():
+                self._ask_soon(server)
 
     def forget(self, key: Key) -> None:
         """The LlamaModel is gone."""
@@ -341,8 +369,8 @@ class Prober:
             if not problem:
                 asked_to_work = True
                 problem = answer_problem(await self._request(server, "POST", path, body, work=True), expected)
-        except _LockedOutError as error:
-            server.learns(proof=Proof.LOCKED, problem=str(error))
+        except _DoorError as error:
+            server.learns(proof=error.proof, problem=str(error))
             raise
         except _AnswerError as error:
             problem = str(error)
@@ -362,7 +390,12 @@ class Prober:
         return _AnswerError(problem) if problem else None
 
     async def _name_problem(self, server: _Server, expected: Expected, *, patient: bool = False) -> str:
-        """What is wrong with the name of its model; empty where nothing is. It must be healthy."""
+        """What is wrong with the name of its model; empty where nothing is. It must be healthy, and shut to who shows
+        no key where it must want one. Raises _OpenError where it is not."""
+        if server.locked:
+            await self._request(server, "GET", "/props", patient=patient, bare=True)
+            if self._pod_key(server.key.namespace) is None:
+                raise _LockedOutError(_without_key(server))
         await self._request(server, "GET", "/health", patient=patient)
         return models_problem(await self._request(server, "GET", "/v1/models", patient=patient), expected)
 
@@ -372,18 +405,28 @@ class Prober:
         return said
 
     async def _request(
-        self, server: _Server, method: str, path: str, body: object = None, *, patient: bool = False, work: bool = False
+        self,
+        server: _Server,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        patient: bool = False,
+        work: bool = False,
+        bare: bool = False,
     ) -> Any:
         """The answer's JSON; None where this build has no such path, or was told not to serve it.
 
         Args:
             patient: a busy server is waited for.
             work: it is a request that the model works on, which takes its time and must be served.
+            bare: it shows no key, and must not be served; there is no answer then.
         """
         waits = patient or work
         try:
             async with self._free_to_wait if waits else self._free:
-                return await self._exchange(server, method, path, body, work=work, bound=_PATIENT if waits else _QUICK)
+                bound = _PATIENT if waits else _QUICK
+                return await self._exchange(server, method, path, body, work=work, bare=bare, bound=bound)
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
                 raise  # no connection was made
@@ -391,23 +434,35 @@ class Prober:
             raise _SlowError(f"{method} {path}: it took the connection and gave no answer within {limit:g} s") from None
 
     async def _exchange(
-        self, server: _Server, method: str, path: str, body: object, *, work: bool, bound: aiohttp.ClientTimeout
+        self,
+        server: _Server,
+        method: str,
+        path: str,
+        body: object,
+        *,
+        work: bool,
+        bare: bool,
+        bound: aiohttp.ClientTimeout,
     ) -> Any:
         if self._session is None:
             self._session = _new_session()
+        key = self._pod_key(server.key.namespace) if server.locked and not bare else None
         async with self._session.request(
             method,
             f"http://{_host(server.pod.address)}:{self._port}{path}",
             data=None if body is None else orjson.dumps(body),
+            headers=key_header(key),
             allow_redirects=False,
             timeout=bound,
         ) as response:
-            if response.status == 401:
-                raise _LockedOutError("it wants an API key")
-            if response.status in (404, 501) and not work:
-                return None
             if response.status == 503:
                 raise _BusyError(f"{method} {path}: it takes no requests for the moment (503)")
+            if bare and response.status != 401:
+                raise _OpenError(f"{method} {path} without a key: expected status 401, found {response.status}")
+            if response.status == 401 and not bare:
+                raise _LockedOutError(_wrong_key(server) if key else "it wants an API key")
+            if bare or (response.status in (404, 501) and not work):
+                return None
             content = bytearray()
             async for chunk in response.content.iter_any():
                 content += chunk
@@ -422,6 +477,14 @@ class Prober:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
             raise _AnswerError(f"{method} {path}: the answer is not JSON") from None
+
+
+def _without_key(server: _Server) -> str:
+    return f"it wants an API key, and the operator has none for the namespace {server.key.namespace}"
+
+
+def _wrong_key(server: _Server) -> str:
+    return f"it does not take the API key that the operator has for the namespace {server.key.namespace}"
 
 
 def _new_session() -> aiohttp.ClientSession:

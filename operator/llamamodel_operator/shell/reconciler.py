@@ -28,6 +28,7 @@ from llamamodel_operator.core.engine.proof import expected_of
 from llamamodel_operator.core.inspection import Inspection, InspectionState, inspection_off
 from llamamodel_operator.core.memory.comparison import estimate_ratios
 from llamamodel_operator.core.objects.check import CHECK_CONTAINER
+from llamamodel_operator.core.objects.deployment import has_keys
 from llamamodel_operator.core.objects.drift import differences, with_foreign_items
 from llamamodel_operator.core.objects.facts import FACTS_LABEL
 from llamamodel_operator.core.objects.names import child_name
@@ -317,6 +318,8 @@ class Reconciler:
                 words=plan.command[1:],
                 match=self._configuration.catalogues.match(plan.flags),
             ),
+            # As the pods are that are asked: the spec may have changed since, and be held back.
+            locked=deployment is not None and has_keys(deployment),
         )
         somebody_elses = deployment is not None and controller_uid(deployment) != model.uid
         return Observed(

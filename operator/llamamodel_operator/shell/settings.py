@@ -136,6 +136,11 @@ class Settings(BaseSettings):
     """Memory on each GPU that the driver takes and llama.cpp does not see, by vendor, as a JSON map of quantities such
     as {"nvidia": "512Mi"}. The vendor of nvidia.com/gpu is nvidia. Others: 640Mi, an allowance on the high side."""
 
+    pod_keys_dir: str | None = None
+    """Folder with a file for each namespace of models, as a mounted Secret has them, read again when it changes: the
+    API key that servers of models with spec.apiKeySecretRef want there. Unset: these are asked for nothing but whether
+    they want one."""
+
     gateway: bool = False
     """There is a gateway: a LlamaModel whose served name another one has there is told so in a finding."""
 
@@ -151,7 +156,8 @@ class Settings(BaseSettings):
     @field_validator("model_defaults")
     @classmethod
     def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if own := {"model", "replicas", "servedModelName", "suspend"} & value.keys():
+        # The gateway and the command line look for apiKeySecretRef in the LlamaModel itself.
+        if own := {"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"} & value.keys():
             raise ValueError(f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default")
         if found := check_defaults(value, path="model_defaults"):
             raise ValueError("; ".join(sentence(finding) for finding in found))

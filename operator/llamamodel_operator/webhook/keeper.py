@@ -16,14 +16,13 @@ import aiohttp
 
 from llamamodel_operator.api.labels import MANAGED_BY_LABEL, MANAGER
 from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, expiry, renewed
-from llamamodel_operator.shell.client import ApiError, ClusterClient, Resource
+from llamamodel_operator.shell.client import SECRETS, ApiError, ClusterClient, Resource
 from llamamodel_operator.shell.leader import LeaseLostError
 from llamamodel_operator.shell.metrics import Metrics
 from llamamodel_operator.shell.tls import ServingTls, UnusableCertificateError
 
-__all__ = ["SECRETS", "WEBHOOK_CONFIGURATIONS", "CertificateKeeper", "WebhookNames"]
+__all__ = ["WEBHOOK_CONFIGURATIONS", "CertificateKeeper", "WebhookNames"]
 
-SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 WEBHOOK_CONFIGURATIONS = Resource(
     group="admissionregistration.k8s.io",
     version="v1",

@@ -22,6 +22,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.api.quantity import parse_quantity
 from llamamodel_operator.api.sources import PvcFile
 from llamamodel_operator.api.spec import LlamaModelSpec, LogColors, Task
+from llamamodel_operator.core.pod_keys import KEYS_FILE
 
 __all__ = [
     "JINJA_PRESET",
@@ -417,6 +418,7 @@ SETTINGS: tuple[Setting, ...] = (
         off=None,
         default=False,
     ),
+    _value("apiKeySecretRef", lambda i: KEYS_FILE if i.spec.api_key_secret_ref else None, "--api-key-file"),
     Setting(field="task", spellings=_task),
     Setting(field="speculative.draftModel", spellings=_speculation),
     _value("speculative.maxTokens", _speculative("max_tokens"), "--spec-draft-n-max", "--draft-max"),

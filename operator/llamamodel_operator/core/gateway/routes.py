@@ -35,6 +35,7 @@ class ServedModel:
         progressing: whether the operator expects it to get further without anybody doing anything.
         startup_deadline: RFC 3339, by which the pod that loads it must answer; empty where none loads.
         metrics: whether its servers tell what they have to do.
+        locked: whether its servers want the key of its namespace.
         grammar: whether its servers hold every answer to a grammar.
         stop: texts at which an answer ends where the request names none: its servers do not know them.
         max_tokens: of an answer where the request says nothing; -1: no limit; None: the LlamaModel says nothing.
@@ -57,6 +58,7 @@ class ServedModel:
     progressing: bool = False
     startup_deadline: str = ""
     metrics: bool = True
+    locked: bool = False
     grammar: bool = False
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
@@ -190,6 +192,7 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         progressing=progressing.get("status") == "True",
         startup_deadline=status.get("startupDeadline") or "",
         metrics=(spec.get("endpoints") or {}).get("metrics") is not False,
+        locked=bool(spec.get("apiKeySecretRef")),
         grammar=bool(spec.get("grammar")),
         stop=tuple(defaults.get("stop") or ()),
         max_tokens=_number(defaults.get("max_tokens")),

@@ -42,6 +42,7 @@ def settled_check(
     files: Sequence[FileToInspect],
     mount: Mapping[str, str],
     image: str,
+    keys_file: str = "",
     running: Check | None,
     keep: bool,
 ) -> Check | None:
@@ -54,6 +55,7 @@ def settled_check(
         files: of the spec.
         mount: path of each claim's volume in the container.
         image: of the operator; empty where inspections are off.
+        keys_file: of API keys; empty where there is none.
         running: what the pods of the Deployment begin with.
         keep: whether a Deployment runs that was made for this very spec.
     """
@@ -62,6 +64,7 @@ def settled_check(
         return running
     if inspection is None or not image:
         return None
+    keys = ("--keys-file", keys_file) if keys_file else ()
     if inspection.done:
         models = [
             model
@@ -69,10 +72,10 @@ def settled_check(
             if model is not None
         ]
         digests = [files_digest([model]) for model in models]
-        words = (_EXPECT, inspection.digest, "--files", files_argument(files, mount=mount, digests=digests))
+        words = (_EXPECT, inspection.digest, "--files", files_argument(files, mount=mount, digests=digests), *keys)
         return Check(image=image, arguments=words, digest=inspection.digest)
     if inspection.checks_at_start:
-        return Check(image=image, arguments=("--quiet", "--files", files_argument(files, mount=mount)))
+        return Check(image=image, arguments=("--quiet", "--files", files_argument(files, mount=mount), *keys))
     return None
 
 
@@ -103,7 +106,7 @@ def build_check(
 
     Args:
         check: what it runs.
-        mounts: of the claims.
+        mounts: of the claims, and of the keys.
         security: its security context.
         server: resources of llama-server's container. Where these make the pod one of guaranteed quality of service,
             it stays one; where a CPU limit is asked for by a quota, there is one here as well.

@@ -17,6 +17,7 @@ from llamamodel_operator.core.objects.check import Check, build_check
 from llamamodel_operator.core.objects.drain import build_drain, drain_hook, drain_path
 from llamamodel_operator.core.objects.names import child_metadata, child_name, labels, selector
 from llamamodel_operator.core.objects.placement import affinity, topology_spread
+from llamamodel_operator.core.pod_keys import KEYS, KEYS_FILE, KEYS_VOLUME
 
 __all__ = [
     "CONTAINER_SECURITY",
@@ -29,6 +30,7 @@ __all__ = [
     "build_deployment",
     "claim_volumes",
     "file_path",
+    "has_keys",
     "mount_path",
 ]
 
@@ -150,7 +152,14 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
     resources = container.get("resources") or {}
     optional["initContainers"] = [
         *(
-            [build_check(server.check, mounts=_claim_mounts(spec), security=CONTAINER_SECURITY, server=resources)]
+            [
+                build_check(
+                    server.check,
+                    mounts=[*_claim_mounts(spec), *_keys_mounts(spec)],
+                    security=CONTAINER_SECURITY,
+                    server=resources,
+                )
+            ]
             if server.check
             else []
         ),
@@ -171,6 +180,7 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
                 for claim, volume in claim_volumes(spec).items()
             ),
             *([{"name": "texts", "configMap": {"name": server.texts}}] if server.texts else []),
+            *_keys_volumes(spec),
             {"name": "home", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -179,7 +189,14 @@ def _pod(model: LlamaModel, server: Server) -> dict[str, Any]:
 
 
 def _drain(model: LlamaModel, server: Server, resources: Mapping[str, Any]) -> dict[str, Any]:
-    return build_drain(server.drain, path=drain_path(model.uid), security=CONTAINER_SECURITY, server=resources)
+    return build_drain(
+        server.drain,
+        path=drain_path(model.uid),
+        security=CONTAINER_SECURITY,
+        server=resources,
+        keys_file=KEYS_FILE if model.spec.api_key_secret_ref else "",
+        mounts=_keys_mounts(model.spec),
+    )
 
 
 def _grace_period_sec(spec: LlamaModelSpec, server: Server) -> int:
@@ -212,6 +229,7 @@ def _container(model: LlamaModel, server: Server) -> dict[str, Any]:
         "volumeMounts": [
             *_claim_mounts(spec),
             *([{"name": "texts", "mountPath": TEXTS, "readOnly": True}] if server.texts else []),
+            *_keys_mounts(spec),
             {"name": "home", "mountPath": HOME},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (an emptyDir of the pod)
         ],
@@ -230,6 +248,25 @@ def _claim_mounts(spec: LlamaModelSpec) -> list[dict[str, Any]]:
         {"name": volume, "mountPath": mount_path(claim), "readOnly": True}
         for claim, volume in claim_volumes(spec).items()
     ]
+
+
+def _keys_volumes(spec: LlamaModelSpec) -> list[dict[str, Any]]:
+    """The one entry of the Secret: who reads the pod's files learns nothing else that may be in it."""
+    ref = spec.api_key_secret_ref
+    if ref is None:
+        return []
+    items = [{"key": ref.key, "path": KEYS_FILE.removeprefix(f"{KEYS}/")}]
+    return [{"name": KEYS_VOLUME, "secret": {"secretName": ref.name, "items": items, "optional": False}}]
+
+
+def _keys_mounts(spec: LlamaModelSpec) -> list[dict[str, Any]]:
+    return [{"name": KEYS_VOLUME, "mountPath": KEYS, "readOnly": True}] if spec.api_key_secret_ref else []
+
+
+def has_keys(deployment: Mapping[str, Any]) -> bool:
+    """Whether the pods of a Deployment have a file of API keys, whatever the spec says by now."""
+    volumes = deployment["spec"]["template"]["spec"].get("volumes") or []
+    return any(volume.get("name") == KEYS_VOLUME for volume in volumes)
 
 
 def _environment(spec: LlamaModelSpec, server: Server) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ containers, so it is there until they have ended.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llamamodel_operator.core.engine.settings import PORT
@@ -50,7 +50,15 @@ def drain_path(uid: str) -> str:
     return f"/drain/{hashlib.sha256(uid.encode()).hexdigest()[:32]}"
 
 
-def build_drain(image: str, *, path: str, security: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
+def build_drain(
+    image: str,
+    *,
+    path: str,
+    security: Mapping[str, Any],
+    server: Mapping[str, Any],
+    keys_file: str = "",
+    mounts: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """The sidecar: an init container that goes on, and is ready until its pod is to stop.
 
     Args:
@@ -59,19 +67,22 @@ def build_drain(image: str, *, path: str, security: Mapping[str, Any], server: M
         security: its security context.
         server: resources of llama-server's container. Where these make the pod one of guaranteed quality of service,
             it stays one; where a quota asks for a CPU limit, there is one here as well.
+        keys_file: of the server's API keys; empty where it asks for none.
+        mounts: of that file.
     """
     if is_guaranteed(server):
         resources = {"limits": _LIMITS, "requests": _LIMITS}
     else:
         named = _LIMITS if "cpu" in (server.get("limits") or {}) else {"memory": _LIMITS["memory"]}
         resources = {"limits": named, "requests": _REQUESTS}
+    keys = ["--keys-file", keys_file] if keys_file else []
     return {
         "name": DRAIN_CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "command": list(_PROGRAM),
-        "args": ["--port", str(DRAIN_PORT), "--server-port", str(PORT), "--drain-path", path],
+        "args": ["--port", str(DRAIN_PORT), "--server-port", str(PORT), "--drain-path", path, *keys],
         "ports": [{"name": "drain", "containerPort": DRAIN_PORT, "protocol": "TCP"}],
         # Asked while the pod stops, too. Patient: the answer takes 1 ms, but may wait for a core where all are busy.
         "readinessProbe": {
@@ -83,6 +94,7 @@ def build_drain(image: str, *, path: str, security: Mapping[str, Any], server: M
         },
         "resources": resources,
         "securityContext": dict(security),
+        **({"volumeMounts": [dict(mount) for mount in mounts]} if mounts else {}),
     }
 
 

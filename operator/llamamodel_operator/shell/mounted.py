@@ -1,6 +1,6 @@
 """Secrets that are mounted as directories, looked at every few seconds: what changes holds without a restart.
 
-They are read from files, so that the gateway needs no right to read a Secret by the API.
+They are read from files, so that neither the gateway nor the operator needs a right to read a Secret by the API.
 """
 
 from __future__ import annotations
