@@ -207,6 +207,20 @@ def test_a_bad_request_is_told_what_is_wrong_and_reaches_no_pod(
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
+def test_an_error_has_the_form_that_clients_of_the_path_read(path: str) -> None:
+    refuses = whole(400, '{"error":{"code":400,"message":"Compute error.","type":"invalid_request_error"}}')
+    with served(refuses) as (client, _, directory):
+        answers = [client.post(path, json=CHAT), client.post(path, content=b"{"), client.get(path)]
+        directory.given = {}
+        answers.append(client.post(path, json=CHAT))
+    assert [answer.status_code for answer in answers] == [400, 400, 405, 503]
+    for answer in answers:
+        assert answer.json().get("type") == ("error" if path.startswith("/v1/messages") else None)
+        assert error_of(answer)["message"]
+        assert int(answer.headers["content-length"]) == len(answer.content)
+
+
 def test_a_misspelt_name_is_helped_with() -> None:
     with served(whole(200, "{}")) as (client, _, _):
         error = error_of(client.post("/v1/chat/completions", json={**CHAT, "model": "gema-3"}))
