@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel
+from llamamodel_operator.core.gateway.targets import origin_form
 from support.gateway import (
     CHAT,
     GivenDirectory,
@@ -114,6 +115,42 @@ def test_what_two_servers_might_read_differently_reaches_no_pod(request_line: by
         assert server.asked == []
         assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
     assert not said.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("target", "passed_on"),
+    [
+        (b"http://gateway.example/v1/completions?a=http://b/c", "/v1/completions?a=http://b/c"),
+        (b"HTTPS://gateway.example:8443/v1/completions", "/v1/completions"),
+        (b"http://169.254.169.254/v1/completions", "/v1/completions"),
+    ],
+)
+def test_a_target_with_a_host_in_it_is_served_here_whatever_the_host(target: bytes, passed_on: str) -> None:
+    with served(whole(200, "{}")) as (client, (server,), _):
+        head = b"POST %s HTTP/1.1\r\nHost: other\r\nContent-Length: %d\r\n\r\n" % (target, len(CHAT_BYTES))
+        said = raw(str(client.base_url), head + CHAT_BYTES)
+    assert said.startswith(b"HTTP/1.1 200")
+    assert [path for path, _, _ in server.asked] == [passed_on]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/v1/models", "/v1/models"),
+        ("//v1/models", "//v1/models"),
+        ("/http://a/v1", "/http://a/v1"),
+        ("http://a/v1/models?x#y", "/v1/models?x#y"),
+        ("http://a", "/"),
+        ("http://a?x=/y", "/?x=/y"),
+        ("http://[::1]:80/v1", "/v1"),
+        ("ftp://a/v1", "ftp://a/v1"),
+        ("a:443", "a:443"),
+        ("*", "*"),
+        ("", ""),
+    ],
+)
+def test_a_target_is_taken_without_its_host(target: str, expected: str) -> None:
+    assert origin_form(target) == expected
 
 
 # --- who takes it

@@ -169,7 +169,7 @@ class _Server:
             return await _ended(request, request[EXCHANGE], said)
 
     async def _answer(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
-        path = request.raw_path.partition("?")[0]
+        path = request[EXCHANGE].path
         if request.method == "GET":
             if path == _MODELS:
                 return _json({"object": "list", "data": [self._shown(*one) for one in routes.models()]})
