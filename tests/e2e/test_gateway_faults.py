@@ -330,7 +330,8 @@ KINDS = {
     "dots in the path": (post(named(), path="/v1/../slots"), {404}),
     "escapes in the path": (post(named(), path="/v1/%2e%2e/slots"), {404}),
     "other paths": (post(named(), path="/slots/0?action=erase"), {404}),
-    "absolute form": (post(named(), path="http://169.254.169.254/v1/chat/completions"), {400, 404}),
+    "absolute form": (post(named(), path="http://169.254.169.254/v1/chat/completions"), {400}),  # served here
+    "absolute form of another path": (post(named(), path="http://169.254.169.254/latest/meta-data"), {404}),
     "two lengths": (post(b"{}", "Content-Length: 5"), {400, None}),
     "length and chunks": (post(b"0\r\n\r\nPOST /v1/x HTTP/1.1\r\nHost: y\r\n\r\n", chunked), {400, None}),
     "chunks that are none": (post(b"zz\r\n{}\r\n", chunked).replace(b"Content-Length", b"X-Length"), {400, None}),

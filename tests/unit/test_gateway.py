@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel
+from llamamodel_operator.core.gateway.targets import origin_form
 from support.gateway import (
     CHAT,
     GivenDirectory,
@@ -116,6 +117,42 @@ def test_what_two_servers_might_read_differently_reaches_no_pod(request_line: by
     assert not said.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    ("target", "passed_on"),
+    [
+        (b"http://gateway.example/v1/completions?a=http://b/c", "/v1/completions?a=http://b/c"),
+        (b"HTTPS://gateway.example:8443/v1/completions", "/v1/completions"),
+        (b"http://169.254.169.254/v1/completions", "/v1/completions"),
+    ],
+)
+def test_a_target_with_a_host_in_it_is_served_here_whatever_the_host(target: bytes, passed_on: str) -> None:
+    with served(whole(200, "{}")) as (client, (server,), _):
+        head = b"POST %s HTTP/1.1\r\nHost: other\r\nContent-Length: %d\r\n\r\n" % (target, len(CHAT_BYTES))
+        said = raw(str(client.base_url), head + CHAT_BYTES)
+    assert said.startswith(b"HTTP/1.1 200")
+    assert [path for path, _, _ in server.asked] == [passed_on]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/v1/models", "/v1/models"),
+        ("//v1/models", "//v1/models"),
+        ("/http://a/v1", "/http://a/v1"),
+        ("http://a/v1/models?x#y", "/v1/models?x#y"),
+        ("http://a", "/"),
+        ("http://a?x=/y", "/?x=/y"),
+        ("http://[::1]:80/v1", "/v1"),
+        ("ftp://a/v1", "ftp://a/v1"),
+        ("a:443", "a:443"),
+        ("*", "*"),
+        ("", ""),
+    ],
+)
+def test_a_target_is_taken_without_its_host(target: str, expected: str) -> None:
+    assert origin_form(target) == expected
+
+
 # --- who takes it
 
 
@@ -205,6 +242,20 @@ def test_a_bad_request_is_told_what_is_wrong_and_reaches_no_pod(
     error = error_of(response)
     assert (response.status_code, error["code"], error["param"]) == (status, code, param)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
+def test_an_error_has_the_form_that_clients_of_the_path_read(path: str) -> None:
+    refuses = whole(400, '{"error":{"code":400,"message":"Compute error.","type":"invalid_request_error"}}')
+    with served(refuses) as (client, _, directory):
+        answers = [client.post(path, json=CHAT), client.post(path, content=b"{"), client.get(path)]
+        directory.given = {}
+        answers.append(client.post(path, json=CHAT))
+    assert [answer.status_code for answer in answers] == [400, 400, 405, 503]
+    for answer in answers:
+        assert answer.json().get("type") == ("error" if path.startswith("/v1/messages") else None)
+        assert error_of(answer)["message"]
+        assert int(answer.headers["content-length"]) == len(answer.content)
 
 
 def test_a_misspelt_name_is_helped_with() -> None:

@@ -232,9 +232,10 @@ def test_an_event_is_read_as_the_standard_has_it(event: bytes) -> None:
 
 def test_an_error_goes_into_a_stream_as_its_clients_look_for_it() -> None:
     error = errors.upstream_died()
-    data = b"data: " + orjson.dumps(error.body()) + b"\n\n"
-    assert error.event(path="/v1/chat/completions") == data
-    assert error.event(path="/v1/messages") == b"event: error\n" + data
+    body = error.body()
+    assert error.event(path="/v1/chat/completions") == b"data: " + orjson.dumps(body) + b"\n\n"
+    of_anthropic = b"data: " + orjson.dumps({"type": "error", **body}) + b"\n\n"
+    assert error.event(path="/v1/messages") == b"event: error\n" + of_anthropic
     again = translate_event(error.event(path="/v1/messages"), asked=CHAT)
     assert again is not None
     assert (again.message, again.type, again.code) == (error.message, error.type, error.code)

@@ -35,7 +35,8 @@ class Exchange:
         client: address of the peer, which may be a proxy.
         key: name of the key that the client has shown.
         method: empty where the request could not be read.
-        path: as the client wrote it, without the query; likewise.
+        target: path and query, as the client wrote them.
+        path: without the query; empty where the request could not be read.
         model: that it is for; None where it was not found.
         adapter: name of the LoRA adapter that was asked for.
         pod: `host:port` of the last one that was asked.
@@ -58,6 +59,7 @@ class Exchange:
     client: str = ""
     key: str = ""
     method: str
+    target: str = ""
     path: str
     model: ServedModel | None = None
     adapter: str = ""

@@ -259,7 +259,7 @@ class Forwarder:
         try:
             upstream = await self._session.post(
                 address,
-                request.raw_path,  # as the client wrote it
+                exchange.target,
                 headers=headers,
                 body=body,
                 timeout_sec=self._timeout_sec,

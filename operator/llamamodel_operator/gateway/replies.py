@@ -9,7 +9,7 @@ from llamamodel_operator.core.gateway.errors import ApiError
 from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.exchange import ERROR, EXCHANGE
 
-__all__ = ["EarlyStream", "break_off", "error_response"]
+__all__ = ["EarlyStream", "break_off", "error_response", "in_form_of"]
 
 _COMMENT = b": waiting\n\n"
 
@@ -24,6 +24,12 @@ def error_response(error: ApiError) -> web.Response:
     )
     response[ERROR] = error
     return response
+
+
+def in_form_of(path: str, response: web.StreamResponse) -> None:
+    """Writes an error that was not sent yet as the clients of this path read it."""
+    if (error := response.get(ERROR)) is not None and isinstance(response, web.Response):
+        response.body = orjson.dumps(error.body(path=path))
 
 
 def break_off(request: web.BaseRequest) -> None:

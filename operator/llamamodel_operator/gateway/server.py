@@ -34,7 +34,7 @@ from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
-from llamamodel_operator.gateway.replies import break_off, error_response
+from llamamodel_operator.gateway.replies import break_off, error_response, in_form_of
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.shell.tls import ServingTls
 
@@ -135,6 +135,7 @@ class _Server:
             if not response.prepared:
                 response.headers.update(request[ANSWER_HEADERS])
                 exchange.stamp(response)
+                in_form_of(exchange.path, response)
             return response
         finally:
             self._sight.end(exchange, response)
@@ -168,7 +169,7 @@ class _Server:
             return await _ended(request, request[EXCHANGE], said)
 
     async def _answer(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
-        path = request.raw_path.partition("?")[0]
+        path = request[EXCHANGE].path
         if request.method == "GET":
             if path == _MODELS:
                 return _json({"object": "list", "data": [self._shown(*one) for one in routes.models()]})

@@ -10,6 +10,7 @@ from typing import cast
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from llamamodel_operator.core.gateway.targets import origin_form
 from llamamodel_operator.core.gateway.tracing import REQUEST_ID, given_request_id, trace_id
 from llamamodel_operator.gateway.access_log import write_access
 from llamamodel_operator.gateway.directory import Directory
@@ -32,12 +33,14 @@ class Sight:
 
     def begin(self, request: web.BaseRequest) -> Exchange:
         """The record of a request, which is found at `request[EXCHANGE]` as well; `end` must be called for it."""
+        target = origin_form(request.raw_path)
         exchange = Exchange(
             request_id=given_request_id(request.headers.get(REQUEST_ID)) or secrets.token_hex(16),
             trace_id=trace_id(request.headers.get("traceparent")),
             client=request.remote or "",
             method=request.method,
-            path=request.raw_path.partition("?")[0],
+            target=target,
+            path=target.partition("?")[0],
             closing=self._stopping,
         )
         self._running[exchange] = cast("asyncio.Task[object]", asyncio.current_task())

@@ -44,6 +44,8 @@ INVALID_REQUEST = "invalid_request_error"
 UNAVAILABLE = "service_unavailable"
 SERVER_ERROR = "server_error"
 
+_OF_ANTHROPIC = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
+"""Paths whose clients look for `"type": "error"` besides the error (docs.claude.com, API errors)."""
 _LONGEST_TEXT = 1000
 """Characters of a text that an error keeps: servers repeat whole prompts and lists of tools."""
 _LONGEST_NAME = 128
@@ -86,9 +88,13 @@ class ApiError:
     prompt_tokens: int | None = None
     context_size: int | None = None
 
-    def body(self) -> dict[str, Any]:
+    def body(self, *, path: str = "") -> dict[str, Any]:
         """The JSON object of the answer. All is within `error`, as that is what clients hand on with an exception; the
-        counts have llama.cpp's names for them."""
+        counts have llama.cpp's names for them.
+
+        Args:
+            path: of the request: Anthropic's clients are told at the top as well that it is an error.
+        """
         error: dict[str, Any] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         more = {
             "retry_after": self.retry_after_sec,
@@ -96,7 +102,8 @@ class ApiError:
             "n_ctx": self.context_size,
             "llama_cpp": self.llama_cpp,
         }
-        return {"error": error | {name: value for name, value in more.items() if value is not None}}
+        top = {"type": "error"} if path in _OF_ANTHROPIC else {}
+        return {**top, "error": error | {name: value for name, value in more.items() if value is not None}}
 
     def headers(self) -> dict[str, str]:
         """Those that belong to the error, without the content type."""
@@ -106,7 +113,7 @@ class ApiError:
         """As an event of a stream that has begun. OpenAI's clients look for `error` in any event, Anthropic's for one
         that is named so."""
         name = b"event: error\n" if path == "/v1/messages" else b""
-        return name + b"data: " + orjson.dumps(self.body()) + b"\n\n"
+        return name + b"data: " + orjson.dumps(self.body(path=path)) + b"\n\n"
 
 
 def bounded(text: str, *, longest: int = _LONGEST_TEXT) -> str:
