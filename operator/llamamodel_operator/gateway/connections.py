@@ -54,7 +54,7 @@ class Connections(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_counted", "_server", "_slow", "_wire")
+    __slots__ = ("_counted", "_held", "_server", "_slow", "_wire")
 
     def __init__(self, server: Connections) -> None:
         super().__init__(
@@ -71,6 +71,7 @@ class _Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._slow: asyncio.TimerHandle | None = None
         self._counted = False
+        self._held = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
@@ -88,6 +89,17 @@ class _Connection(web.RequestHandler):
             self._server.open -= 1
         self._clear()
         super().connection_lost(exc)
+
+    def pause_reading(self) -> None:
+        self._held = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # It is called for every body that was read, and looks each time whether the parser has something left: only one
+        # that was held back has.
+        if self._held:
+            self._held = False
+            super().resume_reading(resume_parser)
 
     def pause_writing(self) -> None:
         super().pause_writing()
