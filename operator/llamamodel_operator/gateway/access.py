@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -83,6 +82,25 @@ class _Use:
         return self._seen[2]
 
 
+class _Visit:
+    """Who has come in, until it leaves. A class, as a generator takes three times as long."""
+
+    __slots__ = ("_uses", "_visitor")
+
+    def __init__(self, visitor: Visitor | ApiError, uses: tuple[_Use, ...]) -> None:
+        self._visitor = visitor
+        self._uses = uses
+
+    def __enter__(self) -> Visitor | ApiError:
+        for use in self._uses:
+            use.in_flight += 1
+        return self._visitor
+
+    def __exit__(self, *_: object) -> None:
+        for use in self._uses:
+            use.in_flight -= 1
+
+
 class Access:
     """The door of one gateway."""
 
@@ -101,33 +119,23 @@ class Access:
         self._keys = keys
         self._max_in_flight = max_in_flight
         self._now = now
-        self._in_flight = 0
+        self._all = _Use()
         self._wrong = WrongKeys(wrong_keys_per_minute, most_addresses=_MOST_ADDRESSES)
         self._ring = KeyRing()
         self._uses: dict[str, _Use] = {}
         self._anybody = _Use()
 
-    @contextmanager
-    def entered(self, request: web.BaseRequest, routes: Routes) -> Iterator[Visitor | ApiError]:
+    def entered(self, request: web.BaseRequest, routes: Routes) -> _Visit:
         """Who it is, counted until left, or why it may not come in.
 
         Args:
             routes: to all that there is.
         """
         visitor, use = self._admit(request, routes)
-        if isinstance(visitor, ApiError):
-            yield visitor
-            return
-        self._in_flight += 1
-        use.in_flight += 1
-        try:
-            yield visitor
-        finally:
-            self._in_flight -= 1
-            use.in_flight -= 1
+        return _Visit(visitor, () if isinstance(visitor, ApiError) else (self._all, use))
 
     def _admit(self, request: web.BaseRequest, routes: Routes) -> tuple[Visitor | ApiError, _Use]:
-        if self._in_flight >= self._max_in_flight:
+        if self._all.in_flight >= self._max_in_flight:
             what = f"this gateway works on {self._max_in_flight}, which is its limit"
             return rate_limited(what, retry_after_sec=_FULL_RETRY_SEC), self._anybody
         if self._keys is None:

@@ -60,7 +60,7 @@ class Connections(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_counted", "_payload", "_server", "_slow", "_wire")
+    __slots__ = ("_counted", "_held", "_payload", "_server", "_slow", "_wire")
 
     def __init__(self, server: Connections) -> None:
         super().__init__(
@@ -78,6 +78,7 @@ class _Connection(web.RequestHandler):
         self._slow: asyncio.TimerHandle | None = None
         self._counted = False
         self._payload: StreamReader | None = None
+        self._held = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
@@ -106,6 +107,17 @@ class _Connection(web.RequestHandler):
         elif self._payload is not None and not self._payload.is_eof():
             # A chunk that is none. aiohttp (3.14.5) keeps that for the next request: who reads this body would wait.
             self._payload.set_exception(web.RequestPayloadError())
+
+    def pause_reading(self) -> None:
+        self._held = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # It is called for every body that was read, and looks each time whether the parser has something left: only one
+        # that was held back has.
+        if self._held:
+            self._held = False
+            super().resume_reading(resume_parser)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -7,9 +7,8 @@ they come.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -120,7 +119,7 @@ class Forwarder:
         self._directory = directory
         self._session = session
         self._timeout_sec = timeout_sec
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: dict[str, int] = {}
         self._turn = 0
         self._max_in_flight_per_pod = max_in_flight_per_pod
         self._gateways = gateways
@@ -190,12 +189,13 @@ class Forwarder:
                 body = orjson.dumps(sent)
             except orjson.JSONEncodeError:  # it writes fewer levels than it reads
                 return error_response(_invalid("The body has too many levels.", code="invalid_json"))
-        asked = Asked(path=path, task=Task(model.task), retry_after_sec=_BUSY_RETRY_SEC)
-        beginning, tried, said = beginning_of(document), set[str](), upstream_died()
+        tried: list[str] = []
+        said: ApiError | None = None
         waits = False
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
+                said = said or upstream_died()
                 return Unsent(error=said, tried=frozenset(tried)) if waits else error_response(said)
             addresses = [one for one in addresses if self._has_place(model, one)]
             if not addresses:
@@ -204,20 +204,22 @@ class Forwarder:
             address, exchange.why = pick(
                 addresses,
                 in_flight=self._loads.load(model, addresses),
-                beginning=beginning,
+                beginning=beginning_of(document) if len(addresses) > 1 else None,
                 turn=self._turn,
             )
             exchange.pod = address
             exchange.tries += 1
-            with self._taken(model, address):
-                try:
-                    return await self._ask(request, body, address, model, asked, begun)
-                except NoConnectionError:
-                    waits = True
-                except _NotTakenError as error:
-                    said = error.said
-                    waits = waits or said.code == _LOADING
-            tried.add(address)  # it has not taken the request: another one may
+            self._in_flight[address] = self._in_flight.get(address, 0) + 1
+            try:
+                return await self._ask(request, body, address, exchange, begun)
+            except NoConnectionError:
+                waits = True
+            except _NotTakenError as error:
+                said = error.said
+                waits = waits or said.code == _LOADING
+            finally:
+                self._leave(model, address)
+            tried.append(address)  # it has not taken the request: another one may
 
     def _most_at_a_pod(self, model: ServedModel) -> int:
         """Requests of this gateway: below the pod's threads, of which probes and the drain need some."""
@@ -225,36 +227,33 @@ class Forwarder:
         return min(part, self._max_in_flight_per_pod or part)
 
     def _has_place(self, model: ServedModel, address: str) -> bool:
-        return self._in_flight[address] < self._most_at_a_pod(model)
+        return self._in_flight.get(address, 0) < self._most_at_a_pod(model)
 
-    @contextmanager
-    def _taken(self, model: ServedModel, address: str) -> Iterator[None]:
-        self._in_flight[address] += 1
-        try:
-            yield
-        finally:
-            was_full = not self._has_place(model, address)
-            self._in_flight[address] -= 1
-            if not self._in_flight[address]:
-                del self._in_flight[address]
-            if was_full:
-                self._waiting_room.freed(model.full_name)
+    def _leave(self, model: ServedModel, address: str) -> None:
+        """A request has ended at a pod; one that waits for a place there is told."""
+        was_full = not self._has_place(model, address)
+        self._in_flight[address] -= 1
+        if not self._in_flight[address]:
+            del self._in_flight[address]
+        if was_full:
+            self._waiting_room.freed(model.full_name)
 
     async def _ask(
         self,
         request: web.BaseRequest,
         body: bytes,
         address: str,
-        model: ServedModel,
-        asked: Asked,
+        exchange: Exchange,
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
         """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
-        ends_here = _NOT_PASSED_ON | _named_by_connection(request)
+        ends_here = _NOT_PASSED_ON
+        if (named := request.headers.get("Connection")) is not None:
+            ends_here |= _named_by_connection(named)
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in ends_here]
-        exchange = request[EXCHANGE]
         headers.append((REQUEST_ID, exchange.request_id))
-        if model.locked:
+        model = exchange.model
+        if model is not None and model.locked:
             headers += key_header(self._pod_key(model.namespace)).items()
         try:
             upstream = await self._session.post(
@@ -270,27 +269,29 @@ class Forwarder:
             return error_response(timed_out(timeout_sec=self._timeout_sec))
         async with upstream:
             if upstream.status >= 400:
-                refusal = translate(upstream.status, await _beginning(upstream), asked=asked)
+                refusal = translate(upstream.status, await _beginning(upstream), asked=_asked(exchange))
                 exchange.translated = refusal
                 if refusal.code in _NOT_TAKEN:
                     raise _NotTakenError(refusal)
                 return error_response(refusal)
-            return await self._pass_on(request, upstream, asked, begun)
+            return await self._pass_on(request, upstream, exchange, begun)
 
     async def _pass_on(
-        self, request: web.BaseRequest, upstream: Answer, asked: Asked, begun: web.StreamResponse | None
+        self, request: web.BaseRequest, upstream: Answer, exchange: Exchange, begun: web.StreamResponse | None
     ) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("content-type", "").startswith("text/event-stream")
         added: dict[str, str] = request[ANSWER_HEADERS]
         headers = added | {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
-        pieces, exchange = self._pieces(upstream), request[EXCHANGE]
         if not events and (begun is not None or (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES):
             # One write, not three; what broke off is an error that can still be told.
+            pieces: list[bytes] = []
             try:
-                whole = b"".join([piece async for piece in pieces])
+                while piece := await self._piece(upstream):
+                    pieces.append(piece)
             except _BrokenOffError as broken:
                 return error_response(broken.error)
+            whole = b"".join(pieces)
             exchange.passed(whole)
             return web.Response(status=upstream.status, body=whole, headers=headers)
         response = web.StreamResponse(status=upstream.status, headers=headers) if begun is None else begun
@@ -299,37 +300,44 @@ class Forwarder:
         if begun is None:
             exchange.begin(response, events=events)
         await response.prepare(request)
+        checked = _Events(exchange) if events else None
         try:
-            async for piece in _checked(pieces, asked, exchange) if events else pieces:
-                exchange.passed(piece)
-                await response.write(piece)
+            while piece := await self._piece(upstream):
+                if checked is not None:
+                    piece = checked.after(piece)
+                if piece:
+                    exchange.passed(piece)
+                    await response.write(piece)
+            if checked is not None and (rest := checked.rest()):
+                exchange.passed(rest)
+                await response.write(rest)
         except _BrokenOffError as broken:
             exchange.error = broken.error
             if not events:
                 break_off(request)
                 return response
-            await response.write(broken.error.event(path=asked.path))
+            await response.write(broken.error.event(path=exchange.path))
         await response.write_eof()
         return response
 
-    async def _pieces(self, upstream: Answer) -> AsyncIterator[bytes]:
-        """Of an answer, as they come. Raises _BrokenOffError; what its reader raises is not the server's fault."""
-        while True:
-            try:
-                piece = await upstream.read()
-            except TimeoutError:
-                raise _BrokenOffError(timed_out(timeout_sec=self._timeout_sec)) from None
-            except UpstreamDiedError:
-                raise _BrokenOffError(upstream_died()) from None
-            if not piece:
-                return
-            yield piece
+    async def _piece(self, upstream: Answer) -> bytes:
+        """The next one of an answer, empty at its end. Raises _BrokenOffError."""
+        try:
+            return await upstream.read()
+        except TimeoutError:
+            raise _BrokenOffError(timed_out(timeout_sec=self._timeout_sec)) from None
+        except UpstreamDiedError:
+            raise _BrokenOffError(upstream_died()) from None
 
 
-def _named_by_connection(request: web.BaseRequest) -> frozenset[str]:
+def _asked(exchange: Exchange) -> Asked:
+    task = Task(exchange.model.task) if exchange.model else Task.GENERATE
+    return Asked(path=exchange.path, task=task, retry_after_sec=_BUSY_RETRY_SEC)
+
+
+def _named_by_connection(header: str) -> frozenset[str]:
     """Headers that the client has for this connection alone (RFC 9110, 7.6.1)."""
-    found = request.headers.get("Connection")
-    return frozenset(name.strip().lower() for name in found.split(",")) if found else frozenset()
+    return frozenset(name.strip().lower() for name in header.split(","))
 
 
 def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:
@@ -352,19 +360,30 @@ def _all_full(most: int) -> ApiError:
     )
 
 
-async def _checked(pieces: AsyncIterator[bytes], asked: Asked, exchange: Exchange) -> AsyncIterator[bytes]:
-    """The events of a stream as they come, errors among them in OpenAI's form."""
-    rest = b""
-    async for piece in pieces:
-        text = rest + piece
-        end = text.rfind(_WHOLE_EVENT)
-        whole, rest = (text[: end + 2], text[end + 2 :]) if end >= 0 else (b"", text)
-        if len(rest) > _LONGEST_EVENT_BYTES:
-            whole, rest = whole + rest, b""
-        if whole:
-            yield _translated(whole, asked, exchange) if b"error" in whole else whole
-    if rest:
-        yield _translated(rest, asked, exchange)
+class _Events:
+    """The events of a stream as they come, each whole, errors among them in OpenAI's form."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._asked = _asked(exchange)
+        self._rest = b""
+
+    def after(self, piece: bytes) -> bytes:
+        """What is whole once this has come; may be empty."""
+        text = self._rest + piece if self._rest else piece
+        found = text.rfind(_WHOLE_EVENT)
+        end = found + len(_WHOLE_EVENT) if found >= 0 else 0
+        if len(text) - end > _LONGEST_EVENT_BYTES:
+            end = len(text)
+        self._rest = text[end:]
+        return self._translated(text[:end])
+
+    def rest(self) -> bytes:
+        """What is left at the end."""
+        return self._translated(self._rest)
+
+    def _translated(self, events: bytes) -> bytes:
+        return _translated(events, self._asked, self._exchange) if b"error" in events else events
 
 
 def _translated(events: bytes, asked: Asked, exchange: Exchange) -> bytes:

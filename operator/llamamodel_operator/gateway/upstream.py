@@ -103,8 +103,9 @@ class UpstreamSession:
         if not connection.reusable:
             connection.abort()
             return
-        connection.rest()
-        connection.expiry = connection.loop.call_later(self._keep_sec, self._expire, connection, address)
+        connection.kept_until = connection.loop.time() + self._keep_sec
+        if connection.expiry is None:  # else it is looked at in time: a timer for each request costs more than this
+            connection.expiry = connection.loop.call_at(connection.kept_until, self._expire, connection, address)
         self._kept[address].append(connection)
 
     def _taken(self, address: str) -> _Connection | None:
@@ -112,12 +113,19 @@ class UpstreamSession:
         kept = self._kept.get(address)
         while kept:
             connection = kept.pop()
-            connection.stay()
+            connection.kept_until = None
             if not connection.ended:
                 return connection
+            connection.abort()
         return None
 
     def _expire(self, connection: _Connection, address: str) -> None:
+        connection.expiry = None
+        if connection.kept_until is None:
+            return
+        if connection.loop.time() < connection.kept_until:  # it was used in the meantime
+            connection.expiry = connection.loop.call_at(connection.kept_until, self._expire, connection, address)
+            return
         connection.abort()
         kept = self._kept[address]
         kept.remove(connection)
@@ -126,7 +134,6 @@ class UpstreamSession:
 
     def _close_kept(self, address: str) -> None:
         for connection in self._kept.pop(address, ()):
-            connection.stay()
             connection.abort()
 
 
@@ -178,7 +185,8 @@ class _Connection(asyncio.Protocol):
         has_head: status and headers of the answer are there.
         complete: all of the answer has come; so it is before the first request, too.
         ended: nothing will come any more.
-        expiry: what closes it while nobody uses it.
+        kept_until: when it is closed, by the loop's clock, in seconds; None while somebody uses it.
+        expiry: what looks at that.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -189,6 +197,7 @@ class _Connection(asyncio.Protocol):
         self.has_head = False
         self.complete = True
         self.ended = False
+        self.kept_until: float | None = None
         self.expiry: asyncio.TimerHandle | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
@@ -200,6 +209,7 @@ class _Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[None] | None = None
         self._late_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     @property
     def reusable(self) -> bool:
@@ -236,28 +246,19 @@ class _Connection(asyncio.Protocol):
             raise UpstreamDiedError
         self._waiting = self.loop.create_future()
         self._late_at = self.loop.time() + timeout_sec
-        if self._timer is None:  # one for all pieces, as each of them costs as much as a piece itself
-            self._timer = self.loop.call_at(self._late_at, self._look_at_clock)
+        if self._timer is None or self._timer_at > self._late_at:
+            self._set_timer()  # one for all pieces and requests, as each of them costs as much as a piece itself
         try:
             await self._waiting
         finally:
             self._waiting = None
 
-    def rest(self) -> None:
-        """Nobody waits for it for now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def stay(self) -> None:
-        """It is not given up for being idle."""
-        if self.expiry is not None:
-            self.expiry.cancel()
-
     def abort(self) -> None:
         """Close it, whatever was still to be written or read."""
         self.ended = True
-        self.rest()
+        for timer in (self._timer, self.expiry):
+            if timer is not None:
+                timer.cancel()
         self._transport.abort()
 
     # --- called by asyncio
@@ -292,6 +293,12 @@ class _Connection(asyncio.Protocol):
         self.ended = True
         self._wake()
 
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._late_at
+        self._timer = self.loop.call_at(self._late_at, self._look_at_clock)
+
     def _look_at_clock(self) -> None:
         self._timer = None
         if self._waiting is None or self._waiting.done():
@@ -299,7 +306,7 @@ class _Connection(asyncio.Protocol):
         if self.loop.time() >= self._late_at:
             self._waiting.set_exception(TimeoutError())
         else:
-            self._timer = self.loop.call_at(self._late_at, self._look_at_clock)
+            self._set_timer()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

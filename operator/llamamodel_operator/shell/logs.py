@@ -24,18 +24,35 @@ _RESET = "\033[0m"
 class _Json(logging.Formatter):
     """What a record has as `fields` stands in the place of its message."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = (0, "")
+
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", None)
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        line: dict[str, object] = {
+            "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix("llamamodel_operator."),
-            "model": getattr(record, "model", None),
-            "message": record.getMessage() if fields is None else None,
-            "exception": self.formatException(record.exc_info) if record.exc_info else None,
-            **(fields or {}),
         }
-        return orjson.dumps({key: value for key, value in line.items() if value is not None}).decode()
+        if (model := getattr(record, "model", None)) is not None:
+            line["model"] = model
+        if (fields := getattr(record, "fields", None)) is None:
+            line["message"] = record.getMessage()
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        for name, value in (fields or {}).items():
+            if value is not None:
+                line[name] = value
+        return orjson.dumps(line).decode()
+
+    def _time(self, created: float) -> str:
+        """In UTC with milliseconds; all but these is made once in a second."""
+        whole = int(created)
+        second, text = self._second
+        if second != whole:
+            text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (whole, text)
+        return f"{text}.{int((created - whole) * 1e3):03d}+00:00"
 
 
 class _Text(logging.Formatter):

@@ -6,8 +6,6 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 __all__ = ["Part", "SharedBytes", "TokenBucket", "WrongKeys"]
 
@@ -66,14 +64,9 @@ class SharedBytes:
         self._most = most
         self.taken = 0
 
-    @contextmanager
-    def part(self) -> Iterator[Part]:
+    def part(self) -> Part:
         """What one request takes of it, until left."""
-        part = Part(self)
-        try:
-            yield part
-        finally:
-            self.taken -= part.taken
+        return Part(self)
 
     def take(self, size_bytes: int) -> bool:
         """Whether there was so much."""
@@ -84,11 +77,19 @@ class SharedBytes:
 
 
 class Part:
-    """Of one request; made by `SharedBytes.part`."""
+    """Of one request, until it is left; made by `SharedBytes.part`."""
+
+    __slots__ = ("_of", "taken")
 
     def __init__(self, of: SharedBytes) -> None:
         self._of = of
         self.taken = 0
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._of.taken -= self.taken
 
     def take(self, size_bytes: int) -> bool:
         """More of it; False where there is no more."""
