@@ -77,7 +77,7 @@ class SharedBytes:
 
 
 class Part:
-    """Of one request, until it is left; made by `SharedBytes.part`."""
+    """Of one request, until it is left; or of one connection."""
 
     __slots__ = ("_of", "taken")
 
@@ -89,7 +89,7 @@ class Part:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._of.taken -= self.taken
+        self.give_back()
 
     def take(self, size_bytes: int) -> bool:
         """More of it; False where there is no more."""
@@ -97,6 +97,11 @@ class Part:
             return False
         self.taken += size_bytes
         return True
+
+    def give_back(self) -> None:
+        """All of it."""
+        self._of.taken -= self.taken
+        self.taken = 0
 
 
 def _origin(address: str | None) -> str:
