@@ -15,7 +15,7 @@ import pytest
 import yaml
 from lupa.lua51 import LuaError, LuaRuntime
 
-from .conftest import ARGOCD, gitops_rules
+from support.gitops import ARGOCD, gitops_rules
 
 SCRIPTS = ARGOCD / "resource_customizations" / "llamamodel.dev" / "LlamaModel"
 HEALTH: list[dict[str, Any]] = yaml.safe_load((SCRIPTS / "health_test.yaml").read_text())["tests"]

@@ -14,7 +14,7 @@ type fluxInput struct {
 	Objects     []*unstructured.Unstructured     `json:"objects"`
 }
 
-// runFlux prints one status for each object: InProgress, Failed, Current, Terminating.
+// runFlux prints one status for each object: InProgress, Failed, Current, Terminating, Unknown.
 func runFlux(byExpressions bool) error {
 	var input fluxInput
 	if err := readInput(&input); err != nil {
@@ -34,7 +34,8 @@ func runFlux(byExpressions bool) error {
 	for _, object := range input.Objects {
 		result, err := compute(object)
 		if err != nil {
-			return err
+			// As cli-utils' status readers do, which Flux asks again until the timeout.
+			result = &status.Result{Status: status.UnknownStatus}
 		}
 		found = append(found, string(result.Status))
 	}
