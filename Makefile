@@ -37,10 +37,11 @@ setup: ## Install the locked dependencies into .venv, and the git hooks
 	@$(RUN) pre-commit install >/dev/null
 
 .PHONY: generate
-generate: ## Write what is generated from the types: CRD, chart, reference
+generate: ## Write what is generated from the types: CRD, chart, reference, and Argo CD's settings
 	@$(RUN) python -m llamamodel_operator.api.crd > crds/llamamodels.yaml.new && mv crds/llamamodels.yaml.new crds/llamamodels.yaml
 	@$(RUN) python hack/chart
 	@$(RUN) python hack/reference
+	@$(RUN) python hack/gitops
 
 .PHONY: format
 format: ## Format the code
@@ -73,12 +74,13 @@ test-servers: servers ## What is known of llama-server, against real ones: flags
 .PHONY: test-api
 test-api: ## The operator against a real API server
 	@$(CLUSTER) build --mode api-only
+	@$(CLUSTER) build --only gitops-rules
 	$(RUN) pytest tests/api $(PYTEST_ARGS)
 
 .PHONY: test-chart
-test-chart: ## The chart, rendered and linted by helm
-	@$(CLUSTER) build --only helm
-	$(RUN) pytest tests/chart $(PYTEST_ARGS)
+test-chart: ## The chart, rendered and linted by helm; what Argo CD and Flux make of a LlamaModel, by their own code
+	@$(CLUSTER) build --only helm,gitops-rules
+	$(RUN) pytest tests/chart tests/gitops $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: images ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep

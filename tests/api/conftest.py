@@ -24,6 +24,14 @@ CRD_FILE = REPOSITORY / "crds" / "llamamodels.yaml"
 CRD_NAME = "llamamodels.llamamodel.dev"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--renew-testdata",
+        action="store_true",
+        help="write the objects in gitops/ that tests of GitOps tools look at anew; review them with git diff",
+    )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Shows what the operators of a failed test wrote."""

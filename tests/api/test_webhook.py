@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, renewed
+from support.gitops import gitops_rules
 
 from .harness.audit import AuditLog
 from .harness.bench import Bench
@@ -266,6 +267,21 @@ def test_where_nothing_changes_nothing_is_written(hook: Hook, kube: Kube, audit:
     assert mark.writes() == []
     assert hook.secret() == before[0]
     assert hook.live["webhooks"] == before[1]["webhooks"]
+
+
+@pytest.mark.parametrize("side", [(), ("--server-side",)], ids=["client-side", "server-side"])
+def test_argo_cd_finds_no_difference_in_the_configuration_and_leaves_the_authority(
+    side: tuple[str, ...], hook: Hook
+) -> None:
+    hook.operator().start_and_lead()
+    hook.wait_until_it_refuses()
+    trusted, kubeconfig = hook.trusted, hook.bench.cluster.kubeconfig
+
+    gitops_rules("apply", *side, stdin=[hook.configuration], kubeconfig=kubeconfig)
+
+    (found,) = json.loads(gitops_rules("diff", *side, stdin=[hook.configuration], kubeconfig=kubeconfig).stdout)
+    assert found["modified"] is False
+    assert hook.trusted == trusted != b""
 
 
 def test_a_secret_that_is_deleted_or_spoilt_is_made_anew(hook: Hook, kube: Kube) -> None:

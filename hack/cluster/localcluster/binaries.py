@@ -97,13 +97,14 @@ _BINARIES = {
         ),
         Binary("kwok", Module("kwok", "sigs.k8s.io/kwok"), "sigs.k8s.io/kwok/cmd/kwok"),
         Binary("kind", Module("kind", "sigs.k8s.io/kind"), "sigs.k8s.io/kind"),
+        Binary("gitops-rules", Module("gitops", "github.com/argoproj/argo-cd/gitops-engine"), "."),
     )
 }
 
 API_BINARIES = ("etcd", "kube-apiserver", "kubectl")
 """What ``--mode api-only`` starts, and the client for it."""
 
-FULL_BINARIES = tuple(name for name in _BINARIES if name not in ("kwok", "kind"))
+FULL_BINARIES = tuple(name for name in _BINARIES if name not in ("kwok", "kind", "gitops-rules"))
 """What ``--mode full`` needs, and the clients for it."""
 
 
