@@ -1,7 +1,4 @@
-"""The chart, as helm renders it: what it installs, with which rights, and what it refuses.
-
-The helm that is used: $HELM, else the local cluster's (`python3 hack/cluster bin-dir`), else the one on PATH.
-"""
+"""The chart, as helm renders it: what it installs, with which rights, and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +14,15 @@ import pytest
 import yaml
 
 from llamamodel_operator.api.crd import custom_resource_definition
+from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.gateway.routes import served_model
+from llamamodel_operator.core.objects.names import labels as labels_of
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
+from support.chart import CHART, NAME, NAMESPACE, Manifests, Rule, refusal, render, rules, run_helm, template
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "llamamodel-operator"
-NAMESPACE = "llamamodel-system"
 PREFIX = "LLAMAMODEL_OPERATOR_"
-NAME = "llamamodel-operator"
-OLDEST = "1.29.0"
-"""The oldest Kubernetes that the chart takes."""
 
 WAY_TO_SET = {
     "watch_namespaces": "watchNamespaces",
@@ -66,7 +59,6 @@ WAY_TO_SET = {
 }
 """How each setting of the operator is set: a value, extraEnv, or by the chart alone."""
 
-Rule = tuple[str, str, str]
 WORK: set[Rule] = {
     ("llamamodel.dev", "llamamodels", "get list watch"),
     ("llamamodel.dev", "llamamodels/status", "patch"),
@@ -93,6 +85,7 @@ LEADER_ELECTION: set[Rule] = {
     ("coordination.k8s.io", "leases=llamamodel-operator", "get update"),
 }
 WEBHOOK = f"{NAME}-webhook"
+GATEWAY = f"{NAME}-gateway"
 SECRET: set[Rule] = {
     ("", "secrets", "create"),
     ("", f"secrets={WEBHOOK}", "get update"),
@@ -109,104 +102,6 @@ EDIT: set[Rule] = {
     ("llamamodel.dev", "llamamodels", "create delete deletecollection patch update"),
     ("llamamodel.dev", "llamamodels/scale", "patch update"),
 }
-
-
-class Manifests:
-    """What helm renders, by kind and name."""
-
-    def __init__(self, text: str) -> None:
-        documents: list[dict[str, Any]] = [doc for doc in yaml.load_all(text, yaml.CSafeLoader) if doc]
-        self.all = documents
-
-    def names(self, kind: str) -> list[str]:
-        """Names of all objects of a kind, with the namespace before them where there is one."""
-        objects = [doc["metadata"] for doc in self.all if doc["kind"] == kind]
-        return sorted("/".join(filter(None, (meta.get("namespace"), meta["name"]))) for meta in objects)
-
-    def one(self, kind: str, name: str | None = None, namespace: str | None = None) -> dict[str, Any]:
-        """The one object of a kind, of a name, in a namespace."""
-        found = [
-            doc
-            for doc in self.all
-            if doc["kind"] == kind
-            and name in (None, doc["metadata"]["name"])
-            and namespace in (None, doc["metadata"].get("namespace"))
-        ]
-        assert len(found) == 1, f"expected one {kind}, found {self.names(kind)}"
-        return found[0]
-
-    @property
-    def pod(self) -> dict[str, Any]:
-        """The operator's pod."""
-        spec: dict[str, Any] = self.one("Deployment")["spec"]["template"]["spec"]
-        return spec
-
-    @property
-    def container(self) -> dict[str, Any]:
-        """Its only container."""
-        [container] = self.pod["containers"]
-        return dict(container)
-
-    @property
-    def env(self) -> dict[str, str]:
-        """Environment variables with a value of their own."""
-        return {entry["name"]: entry["value"] for entry in self.container["env"] if "value" in entry}
-
-
-@cache
-def helm() -> str:
-    """The helm to test with. A missing one is a failure: the chart would go untested."""
-    if named := os.environ.get("HELM"):
-        return named
-    cluster = [sys.executable, str(ROOT / "hack" / "cluster"), "bin-dir"]
-    bin_dir = subprocess.run(cluster, capture_output=True, text=True, check=False).stdout.strip()
-    found = shutil.which("helm", path=os.pathsep.join(filter(None, (bin_dir, os.environ.get("PATH")))))
-    if found is None:
-        pytest.fail(
-            "the tests of the chart need helm: run `python3 hack/cluster build`, install it, or set HELM to its path",
-            pytrace=False,
-        )
-    return found
-
-
-def run_helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Helm's answer; it asks no cluster."""
-    env = {**os.environ, "KUBECONFIG": os.devnull}
-    return subprocess.run([helm(), *arguments], input=stdin, capture_output=True, text=True, check=False, env=env)
-
-
-def template(
-    values: str, *arguments: str, release: str = NAME, chart: Path = CHART
-) -> subprocess.CompletedProcess[str]:
-    """`helm template` with values given as YAML."""
-    options = ("--namespace", NAMESPACE, "--kube-version", OLDEST, "--values", "-", *arguments)
-    return run_helm("template", release, str(chart), *options, stdin=values)
-
-
-@cache
-def render(values: str = "{}", *, release: str = NAME) -> Manifests:
-    """The rendered chart, without the CustomResourceDefinition unless the values ask for it."""
-    given = yaml.safe_load(values)
-    done = template(yaml.safe_dump({"crds": {"enabled": False}, **given}), release=release)
-    assert done.returncode == 0, done.stderr
-    return Manifests(done.stdout)
-
-
-def refusal(values: str) -> str:
-    """What helm says about values that it refuses."""
-    done = template(values)
-    assert done.returncode != 0, f"helm took {values}"
-    return done.stderr
-
-
-def rules(role: Mapping[str, Any]) -> set[Rule]:
-    """A role as (group, resource, verbs), with names of objects after `=`."""
-    return {
-        (group, "=".join((resource, *rule.get("resourceNames", ()))), " ".join(sorted(rule["verbs"])))
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
 
 
 # --- the chart as a whole
@@ -679,6 +574,55 @@ def test_cert_manager_can_be_told_another_issuer() -> None:
     assert chart.names("Issuer") == []
 
 
+def test_with_watched_namespaces_cert_managers_webhook_reviews_these_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    expression = {"key": "team", "operator": "Exists"}
+    webhook = {"mode": "cert-manager", "namespaceSelector": {"matchExpressions": [expression]}}
+    chart = render(json.dumps({"watchNamespaces": ["team-a", "team-b"], "webhook": webhook}))
+    watched = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a", "team-b"]}
+    [found] = chart.one("ValidatingWebhookConfiguration")["webhooks"]
+    assert found["namespaceSelector"] == {"matchExpressions": [expression, watched]}
+    assert settings_of(chart, monkeypatch).webhook == "cert-manager"
+    assert not [role for role in chart.names("ClusterRole") if not role.endswith(("-view", "-edit"))]
+
+
+# --- network policies
+
+
+def test_nothing_is_cut_off_unless_it_is_asked_for() -> None:
+    assert render('{"gateway": {"enabled": true}, "watchNamespaces": ["a"]}').names("NetworkPolicy") == []
+
+
+def test_policies_select_the_pods_and_the_ports_that_there_are() -> None:
+    chart = render('{"networkPolicy": {"enabled": true}, "gateway": {"enabled": true}, "watchNamespaces": ["a"]}')
+    for name in (NAME, GATEWAY):
+        pod = chart.one("Deployment", name)["spec"]
+        policy = chart.one("NetworkPolicy", name)["spec"]
+        assert policy["podSelector"] == pod["selector"]
+        [container] = pod["template"]["spec"]["containers"]
+        ports = {port["containerPort"] for port in container["ports"]}
+        assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == ports
+        [to_models] = [rule for rule in policy["egress"] if "to" in rule]
+        assert to_models["ports"] == [{"port": PORT, "protocol": "TCP"}]
+    [rule] = chart.one("NetworkPolicy", f"{NAME}-models", "a")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": PORT, "protocol": "TCP"}]
+
+
+def test_models_are_reached_by_operator_gateway_and_monitoring_alone() -> None:
+    chart = render('{"networkPolicy": {"enabled": true}, "gateway": {"enabled": true}, "watchNamespaces": ["a"]}')
+    policy = chart.one("NetworkPolicy", f"{NAME}-models", "a")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels_of("any").items()
+    assert policy["policyTypes"] == ["Ingress"]
+    [rule] = policy["ingress"]
+    operator, gateway, monitoring = rule["from"]
+    home = {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}
+    assert operator == {"namespaceSelector": home, "podSelector": chart.one("Deployment", NAME)["spec"]["selector"]}
+    assert gateway == {"namespaceSelector": home, "podSelector": chart.one("Deployment", GATEWAY)["spec"]["selector"]}
+    assert monitoring == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    without = render('{"networkPolicy": {"enabled": true, "modelNamespaces": ["b"], "metricsFrom": []}}')
+    [rule] = without.one("NetworkPolicy", f"{NAME}-models", "b")["spec"]["ingress"]
+    assert rule["from"] == [operator]
+
+
 # --- values
 
 
@@ -737,12 +681,59 @@ def test_cert_manager_can_be_told_another_issuer() -> None:
         ("gateway: {bodyLimitBytes: 32Mi}", "bodyLimitBytes"),
         ("gateway: {maxInFlight: 0}", "maxInFlight"),
         ("gateway: {maxInFlightPerPod: -1}", "maxInFlightPerPod"),
+        ("gateway: {autoscaling: {minReplicas: 0}}", "minReplicas"),
+        ("gateway: {autoscaling: {targetCPU: 80%}}", "targetCPU"),
+        ("gateway: {autoscaling: {metrics: [{kind: Pods}]}}", "metrics"),
+        ("gateway: {autoscaling: {behavior: {scaleDwn: {}}}}", "behavior"),
+        ("gateway: {service: {type: Headless}}", "type"),
+        ("gateway: {ingress: {hosts: ['https://chat.example.com']}}", "hosts"),
+        ("gateway: {ingress: {hosts: chat.example.com}}", "hosts"),
+        ("gateway: {ingress: {host: chat.example.com}}", "host"),
+        ("gateway: {ingress: {tlsSecretName: Upper}}", "tlsSecretName"),
+        ("gateway: {httpRoute: {parentRefs: [{namespace: gateways}]}}", "parentRefs"),
+        ("gateway: {httpRoute: {parentRefs: [public]}}", "parentRefs"),
+        ("gateway: {httpRoute: {timeouts: {request: 1 hour}}}", "timeouts"),
+        ("gateway: {extraVolumes: [{configMap: {name: a}}]}", "extraVolumes"),
+        ("gateway: {podDisruptionBudget: {maxUnavailable: 1.5}}", "maxUnavailable"),
+        ("extraVolumes: [{name: a, configmap: {name: a}}]", "extraVolumes"),
+        ("extraVolumeMounts: [{name: a}]", "extraVolumeMounts"),
+        ("topologySpreadConstraints: [{maxSkew: 1}]", "topologySpreadConstraints"),
+        ("commonLabels: {team: 'two words'}", "commonLabels"),
+        ("commonLabels: {team: 1}", "commonLabels"),
+        ("networkPolicy: {enabled: 'on'}", "enabled"),
+        ("networkPolicy: {modelNamespaces: ['*']}", "modelNamespaces"),
+        ("networkPolicy: {modelsFrom: [{podselector: {}}]}", "modelsFrom"),
+        ("networkPolicy: {metricsFrom: [monitoring]}", "metricsFrom"),
+        ("networkPolicy: {apiServer: {cidrs: [10.0.0.10]}}", "cidrs"),
+        ("networkPolicy: {apiServer: {ports: []}}", "ports"),
+        ("networkPolicy: {apiServer: {ports: [https]}}", "ports"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
     message = refusal(values)
     assert "values don't meet the specifications of the schema" in message
     assert named in message
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ("gateway: {ingress: {enabled: true, hosts: [a.example]}}", "gateway.ingress.enabled: there is no gateway"),
+        ("gateway: {httpRoute: {enabled: true, parentRefs: [{name: a}]}}", "gateway.httpRoute.enabled: there is no"),
+        ("gateway: {enabled: true, ingress: {enabled: true}}", "gateway.ingress.hosts: name at least one host"),
+        ("gateway: {enabled: true, httpRoute: {enabled: true}}", "gateway.httpRoute.parentRefs: name the Gateway"),
+        (
+            "gateway: {enabled: true, autoscaling: {enabled: true, minReplicas: 5}}",
+            "minReplicas (5) is more than maxReplicas (4)",
+        ),
+        (
+            "gateway: {enabled: true, extraEnv: [{name: LLAMAMODEL_GATEWAY_PORT, value: '1'}]}",
+            "gateway.extraEnv: LLAMAMODEL_GATEWAY_PORT is set by the chart",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_with_what_to_do(values: str, complaint: str) -> None:
+    assert complaint in refusal(values)
 
 
 def test_a_parent_chart_may_pass_its_globals() -> None:
@@ -759,6 +750,7 @@ def test_a_parent_chart_may_pass_its_globals() -> None:
         ("crds: {keep: false}", "uninstalling the chart deletes every LlamaModel"),
         ("rbac: {create: false}", "needs its rights from somebody else"),
         ("gateway: {enabled: true}", "whoever reaches the gateway may use every model"),
+        ("networkPolicy: {enabled: true}", "networkPolicy.modelNamespaces is empty"),
     ],
 )
 def test_the_notes_say_what_to_do_next(values: str, expected: str, tmp_path: Path) -> None:
@@ -776,7 +768,6 @@ def test_the_notes_say_what_to_do_next(values: str, expected: str, tmp_path: Pat
 
 # --- the gateway
 
-GATEWAY = f"{NAME}-gateway"
 READS: set[Rule] = {
     ("llamamodel.dev", "llamamodels", "list watch"),
     ("discovery.k8s.io", "endpointslices", "list watch"),

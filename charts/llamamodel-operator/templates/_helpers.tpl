@@ -22,6 +22,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
+{{- with omit .Values.commonLabels "helm.sh/chart" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/part-of" }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Immutable in the Deployment. The component tells its pods from those of later parts of the chart. */}}
@@ -35,6 +38,23 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/name: {{ include "llamamodel-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
+{{- end }}
+
+{{/* Those of the gateway's objects. */}}
+{{- define "llamamodel-operator.gatewayLabels" -}}
+{{- mergeOverwrite (include "llamamodel-operator.labels" . | fromYaml) (include "llamamodel-operator.gatewaySelectorLabels" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{- define "llamamodel-operator.gatewayName" -}}
+{{- include "llamamodel-operator.fullname" . }}-gateway
+{{- end }}
+
+{{/* Of a list of constraints and the labels of the pods that those without a selector count. */}}
+{{- define "llamamodel-operator.spread" -}}
+{{- $selector := index . 1 }}
+{{- range index . 0 }}
+- {{- (hasKey . "labelSelector" | ternary . (set (deepCopy .) "labelSelector" (dict "matchLabels" $selector))) | toYaml | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "llamamodel-operator.serviceAccountName" -}}
@@ -57,12 +77,14 @@ app.kubernetes.io/component: gateway
 {{- end }}
 {{- end }}
 
-{{/* off, self-signed or cert-manager. YAML 1.1 reads a bare `off` as false. */}}
+{{/* off, self-signed or cert-manager. YAML 1.1 reads a bare `off` as false. With Roles alone the operator could not publish
+a certificate of its own. */}}
 {{- define "llamamodel-operator.webhook" -}}
-{{- if or .Values.watchNamespaces (has (toString .Values.webhook.mode) (list "off" "false")) -}}
+{{- $mode := toString .Values.webhook.mode -}}
+{{- if or (has $mode (list "off" "false")) (and .Values.watchNamespaces (eq $mode "self-signed")) -}}
 off
 {{- else -}}
-{{- .Values.webhook.mode -}}
+{{- $mode -}}
 {{- end -}}
 {{- end }}
 
@@ -197,4 +219,34 @@ off
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- end }}
+
+{{/* Where operator and gateway go: names, the API server, models. Of the values and the labels of models' pods. */}}
+{{- define "llamamodel-operator.egress" -}}
+{{- $policy := index . 0 }}
+- ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+- ports:
+    {{- range $policy.apiServer.ports }}
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+  {{- with $policy.apiServer.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+    {{- end }}
+  {{- end }}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels:
+          {{- toYaml (index . 1) | nindent 10 }}
+  ports:
+    - port: 8080
+      protocol: TCP
 {{- end }}

@@ -16,7 +16,10 @@ __all__ = ["main"]
 _ROOT = Path(__file__).parents[3]
 _CHART = Path("charts/llamamodel-operator")
 _CRD = Path("crds/llamamodels.yaml")
-_KUBERNETES_TYPES = Path("operator/llamamodel_operator/api/kubernetes_schemas.json")
+_KUBERNETES_TYPES = (
+    Path("operator/llamamodel_operator/api/kubernetes_schemas.json"),
+    Path("hack/chart/kubernetes_types.json"),
+)
 _BEGIN = "<!-- Generated from values.yaml by `make generate`. -->\n"
 _END = "<!-- End of what is generated. -->\n"
 
@@ -62,7 +65,9 @@ def _generate() -> Iterator[tuple[Path, str]]:
     schema = complete_schema(
         json.loads(_read(_CHART / "values.schema.json")),
         values=values,
-        kubernetes_types=json.loads(_read(_KUBERNETES_TYPES))["types"],
+        kubernetes_types={
+            name: schema for path in _KUBERNETES_TYPES for name, schema in json.loads(_read(path))["types"].items()
+        },
     )
     yield _CHART / "values.schema.json", json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     yield _CHART / "README.md", readme(_read(_CHART / "README.md"), values)
