@@ -63,7 +63,7 @@ class Binary:
 
 
 def _prepared(spec: Mapping[str, Any], catalogue: Catalogue, *, folder: Path) -> Iterator[str]:
-    """The words for a spec, with the texts in place that the parser reads, and an address that nobody else has."""
+    """The words for a spec, with the texts and keys that the parser reads in place, and an address of its own."""
     rendered = render(spec, catalogue, folder=str(folder / "texts"))
     (folder / "texts").mkdir()
     for name, text in rendered.texts.files.items():
@@ -75,6 +75,9 @@ def _prepared(spec: Mapping[str, Any], catalogue: Catalogue, *, folder: Path) ->
             if flag in ("--chat-template-file", "--grammar-file"):
                 Path(word).parent.mkdir(parents=True, exist_ok=True)
                 Path(word).write_text('root ::= "text"', encoding="utf-8")
+        if flag == "--api-key-file":
+            word = f"{folder}/api-keys"
+            Path(word).write_text("key", encoding="utf-8")
         yield {"--host": "127.0.0.1", "--port": "0"}.get(flag, word)
         flag = word
 

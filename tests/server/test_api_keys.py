@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from llamamodel_operator import drainer
+from llamamodel_operator.api.spec import Task
+from llamamodel_operator.core.engine.proof import Expected
+from llamamodel_operator.core.observed import Pod, Proof, ServerReport
+from llamamodel_operator.shell.prober import Prober
+from llamamodel_operator.shell.store import Key
 
 from .conftest import Server, Start
 
@@ -78,3 +87,60 @@ def test_a_file_without_a_key_opens_the_server_to_all(start_server: Start, tmp_p
     file.write_text("# none yet\n\n")
     with start_server("--api-key-file", str(file)) as server:
         assert status(server, "/props") == 200
+
+
+# --- what the operator makes of it
+
+
+def proof(server: Server, *, key: str | None) -> ServerReport:
+    """What the operator knows of a server that must want a key, after it has asked with this one."""
+
+    async def passes() -> ServerReport:
+        news = asyncio.Event()
+        port = int(server.url.rpartition(":")[2])
+        prober = Prober(again=lambda _: news.set(), pod_key={"demo": key}.get, port=port)
+        pod = Pod(name="gemma-0", ready=True, address="127.0.0.1", container_id="containerd://1")
+        expected = Expected(name="gemma", task=Task.GENERATE)
+        try:
+            async with asyncio.timeout(120):
+                while True:
+                    reports = prober.reports(Key("demo", "gemma"), [pod], scales=None, expected=expected, locked=True)
+                    if pod.name in reports and reports[pod.name].proof is not None:
+                        return reports[pod.name]
+                    await news.wait()
+                    news.clear()
+        finally:
+            await prober.close()
+
+    return asyncio.run(passes())
+
+
+def test_a_server_is_proven_by_its_key_alone_and_an_open_one_is_found_out(start_server: Start, keys: Path) -> None:
+    with start_server("--alias", "gemma", "--api-key-file", str(keys)) as server:
+        assert [proof(server, key=key).proof for key in ("last", "other", None)] == [
+            Proof.ANSWERS,
+            Proof.LOCKED,
+            Proof.LOCKED,
+        ]
+    with start_server("--alias", "gemma") as server:
+        found = proof(server, key="last")
+        assert (found.proof, found.problem) == (Proof.OPEN, "GET /props without a key: expected status 401, found 200")
+
+
+def test_the_drain_sees_a_running_answer_by_a_key_of_its_file(locked: Server, tmp_path: Path) -> None:
+    nobody, file = tmp_path / "tcp", tmp_path / "keys"
+    nobody.write_text("header\n")  # by connections nobody is there
+    file.write_text("not-yet\nlast\n")
+    port = int(locked.url.rpartition(":")[2])
+
+    def busy() -> bool:
+        return drainer.is_busy(port, keys_file=file, tables=[str(nobody)])
+
+    assert not busy()
+    with closing(http.client.HTTPConnection(urlsplit(locked.url).netloc, timeout=_TIMEOUT_SEC)) as connection:
+        body = json.dumps({"prompt": "a", "n_predict": 4000, "ignore_eos": True, "stream": True})
+        connection.request("POST", "/completion", body, {**bearer("first"), "Content-Type": "application/json"})
+        assert connection.getresponse().readline().startswith(b"data:")
+        assert busy()
+        file.write_text("other\n")
+        assert not busy(), "without a key that it takes, the server does not tell of its slots"

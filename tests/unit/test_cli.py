@@ -513,6 +513,7 @@ def test_the_environment_of_the_operator_does_not_change_a_dry_run(monkeypatch: 
     ("text", "said"),
     [
         ("modelDefaults: {engine: {threds: 4}}", "modelDefaults.engine.threds: there is no such field"),
+        ("modelDefaults: {apiKeySecretRef: {name: x}}", "modelDefaults: apiKeySecretRef: belongs to each LlamaModel"),
         ("modelDefaults: {replicas: 2}", "modelDefaults: replicas: belongs to each LlamaModel and can have no default"),
         ("modelDefaults: {engine: {batchSize: 1, microBatchSize: 2}}", "microBatchSize must not be larger"),
         ("modelDefaults: [a]", "modelDefaults: must be an object; found a list"),

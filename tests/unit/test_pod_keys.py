@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -24,6 +24,9 @@ from llamamodel_operator.core.pod_messages import trouble_of_events
 from support.gguf import layer_tensors, llama_metadata, write_gguf
 
 from .builders import ModelBuilder, a_model
+from .fake_cluster import FakeCluster
+from .test_inspection import Node, a_file, is_served, passes
+from .world import World
 
 LOCKED = a_model().with_spec(apiKeySecretRef={"name": "llama-keys"})
 KNOWN = Facts(
@@ -159,6 +162,38 @@ def test_trouble_with_other_files_does_not_hide_it(tmp_path: Path) -> None:
 def test_with_a_key_the_check_goes_on(tmp_path: Path) -> None:
     code, verdict = check(tmp_path, b"key\n", "--quiet")
     assert (code, verdict["reason"]) == (0, "Inspected")
+
+
+class KeyedNode(Node):
+    """Mounts a file of keys as well."""
+
+    def run_program(self, container: Mapping[str, Any]) -> tuple[int, bytes, str]:
+        words = [str(self.volume / "keys") if word == KEYS_FILE else word for word in container["args"]]
+        return super().run_program({**container, "args": words})
+
+
+async def test_the_status_says_what_is_wrong_with_the_file_and_the_models_files_are_not_looked_at_again(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    world = World(cluster, inspecting=True)
+    world.has_claim()
+    node = KeyedNode(world, tmp_path)
+    (tmp_path / "models" / "gemma").mkdir(parents=True)
+    a_file(tmp_path / "models")
+    (tmp_path / "keys").write_bytes(b"# none yet\n")
+    await is_served(world, node, LOCKED)
+    jobs = node.jobs()
+    assert not node.starts_a_pod()
+    await passes(world)
+    status, reason, message = world.condition("Ready")
+    assert (status, reason) == ("False", "ApiKeysUnusable")
+    assert message.startswith("spec.apiKeySecretRef: expected a key on a line of its own, found none in the file")
+    assert world.condition("Inspected")[0] == "True"
+    assert node.jobs() == jobs
+    (tmp_path / "keys").write_bytes(b"key\n")
+    assert node.starts_a_pod()
+    await passes(world)
+    assert world.condition("Ready")[1] != "ApiKeysUnusable"
 
 
 # --- the drain sidecar

@@ -164,7 +164,8 @@ class Verdict:
     """What a container that inspected or checked says at its end, in its termination message.
 
     Attributes:
-        reason: Inspected where all is well; InspectionUnavailable where it could not look.
+        reason: Inspected where all is well; InspectionUnavailable where it could not look; ApiKeysUnusable where the
+            pod must not start with its file of keys.
         document: SHA-256 of the document that it printed.
         expected: digest that a check compared with, see `files_digest`.
     """
@@ -207,9 +208,11 @@ class Verdict:
             return None
         message, document, expected = (word.encode(errors="replace").decode() for word in words)
         verdict = cls(reason=reason, message=message[:_LONGEST_SENTENCE], document=document, expected=expected)
-        return verdict if verdict.good or verdict.bad or reason is Reason.INSPECTION_UNAVAILABLE else None
+        return verdict if verdict.good or verdict.bad or reason in _OF_NO_FILE else None
 
 
+_OF_NO_FILE = (Reason.INSPECTION_UNAVAILABLE, Reason.API_KEYS_UNUSABLE)
+"""Reasons that say nothing against the model's files."""
 BAD_REASONS = frozenset(
     {
         Reason.MODEL_FILE_NOT_FOUND,
