@@ -60,7 +60,7 @@ async def _run(settings: GatewaySettings) -> None:
     bare = frozenset(settings.bare_namespaces)
     directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
     keys = MountedKeys(settings.keys_dir) if settings.keys_dir else None
-    certificate = MountedCertificate(settings.tls_dir) if settings.tls_dir else None
+    certificate = MountedCertificate(settings.tls_dir, registry=registry) if settings.tls_dir else None
     if keys is None:
         _log.warning("API keys are off: whoever reaches this gateway may use every model that it serves")
     sight = Sight(registry=registry, directory=directory, access_log=settings.access_log)
