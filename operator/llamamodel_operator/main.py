@@ -38,6 +38,7 @@ from llamamodel_operator.shell.leader import LeaseLock, LeaseLostError
 from llamamodel_operator.shell.log_reader import read_load_log
 from llamamodel_operator.shell.logs import configure_logging
 from llamamodel_operator.shell.metrics import Metrics
+from llamamodel_operator.shell.model_metrics import ModelMetrics
 from llamamodel_operator.shell.nodes import NodeWatch
 from llamamodel_operator.shell.pod_keys import MountedPodKeys, no_pod_key
 from llamamodel_operator.shell.post_mortem import PostMortem
@@ -244,6 +245,7 @@ class Operator:
             longest_pass=lambda: self._queue.longest_pass,
         )
         metrics.watch_phases(self._reconciler.models_by_phase)
+        metrics.registry.register(ModelMetrics(self._store))
 
     async def run(self) -> None:
         """Leads when it can, and works until it is asked to stop.

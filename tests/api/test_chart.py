@@ -1,4 +1,4 @@
-"""The chart as a real API server takes it: every object of every switch, by a server-side dry run with strict fields."""
+"""The chart as a real API server takes it: each object of each switch, by a server-side dry run with strict fields."""
 
 from __future__ import annotations
 

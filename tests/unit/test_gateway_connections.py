@@ -16,11 +16,12 @@ from typing import Any, BinaryIO
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.gateway.certificate import MountedCertificate
 from llamamodel_operator.gateway.connections import ConnectionLimits
-from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, renewed
+from llamamodel_operator.shell.certificates import CA, CERTIFICATE, KEY, expiry, renewed
 from support.gateway import FakeServer, GivenDirectory, Say, error_of, raw, running_gateway, stream, whole
 
 pytestmark = pytest.mark.real_time
@@ -312,8 +313,8 @@ def test_all_origins_may_be_allowed() -> None:
 # --- TLS
 
 
-def files() -> dict[str, bytes]:
-    made = renewed({}, names=["localhost"], now=datetime.now(UTC), life=timedelta(days=1), published=None)
+def files(*, days: int = 1) -> dict[str, bytes]:
+    made = renewed({}, names=["localhost"], now=datetime.now(UTC), life=timedelta(days=days), published=None)
     assert made is not None
     return dict(made.data)
 
@@ -329,22 +330,35 @@ def status(url: httpx.URL, authority: bytes) -> int:
     return httpx.get(url.copy_with(host="localhost").join("/v1/models"), verify=trusted, trust_env=False).status_code
 
 
+EXPIRY = "llamamodel_gateway_certificate_expiry_timestamp_seconds"
+
+
+def ends_of(content: dict[str, bytes]) -> float:
+    ends = expiry(content[CERTIFICATE])
+    assert ends is not None
+    return ends.timestamp()
+
+
 def test_a_certificate_is_renewed_while_it_serves_and_a_wrong_one_is_not_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, second = files(), files()
+    first, second = files(), files(days=2)
     folder = tmp_path / "tls"
-    certificate = MountedCertificate(str(folder))
+    registry = CollectorRegistry()
+    certificate = MountedCertificate(str(folder), registry=registry)
     certificate.mounted.look()
     assert certificate.problem() is not None
+    assert registry.get_sample_value(EXPIRY) == 0
     write(folder, first)
     certificate.mounted.look()
     assert certificate.problem() is None
+    assert registry.get_sample_value(EXPIRY) == ends_of(first)
     with gateway(tls=certificate.tls) as (url, _):
         assert status(url, first[CA]) == 200
         write(folder, {**second, KEY: first[KEY]})
         certificate.mounted.look()
         assert "expected one in PEM with its key" in caplog.text
+        assert registry.get_sample_value(EXPIRY) == ends_of(first), "of what is served"
         assert status(url, first[CA]) == 200
         (folder / KEY).unlink()
         certificate.mounted.look()
@@ -352,6 +366,7 @@ def test_a_certificate_is_renewed_while_it_serves_and_a_wrong_one_is_not_taken(
         assert status(url, first[CA]) == 200
         write(folder, second)
         certificate.mounted.look()
+        assert registry.get_sample_value(EXPIRY) == ends_of(second)
         assert status(url, second[CA]) == 200
         with pytest.raises(httpx.ConnectError):
             status(url, first[CA])

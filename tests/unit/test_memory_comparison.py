@@ -53,15 +53,15 @@ def test_the_metric_has_the_ratios_as_long_as_they_are_known() -> None:
     metrics.show_memory_ratios(namespace="demo", name="gemma", ratios={"host": 1.0, "CUDA0": 0.9})
     metrics.show_memory_ratios(namespace="demo", name="qwen", ratios={"CUDA0": 1.1})
     assert _shown(metrics) == [
-        'llamamodel_operator_memory_estimate_ratio{device="host",name="gemma",namespace="demo"} 1.0',
-        'llamamodel_operator_memory_estimate_ratio{device="CUDA0",name="gemma",namespace="demo"} 0.9',
-        'llamamodel_operator_memory_estimate_ratio{device="CUDA0",name="qwen",namespace="demo"} 1.1',
+        'llamamodel_operator_memory_estimate_ratio{device="host",model="gemma",namespace="demo"} 1.0',
+        'llamamodel_operator_memory_estimate_ratio{device="CUDA0",model="gemma",namespace="demo"} 0.9',
+        'llamamodel_operator_memory_estimate_ratio{device="CUDA0",model="qwen",namespace="demo"} 1.1',
     ]
     metrics.show_memory_ratios(namespace="demo", name="gemma", ratios={"CUDA0": 1.05})
     metrics.show_memory_ratios(namespace="demo", name="qwen", ratios={})
     metrics.show_memory_ratios(namespace="demo", name="never-measured", ratios={})
     assert _shown(metrics) == [
-        'llamamodel_operator_memory_estimate_ratio{device="CUDA0",name="gemma",namespace="demo"} 1.05'
+        'llamamodel_operator_memory_estimate_ratio{device="CUDA0",model="gemma",namespace="demo"} 1.05'
     ]
 
 

@@ -145,7 +145,7 @@ async def test_a_change_of_the_spec_is_no_drift(world: World) -> None:
     await world.settles()
     world.has(a_model().at_generation(2).with_replicas(3))
     await world.reconciler.reconcile(GEMMA)
-    assert _sample(world.metrics, "llamamodel_operator_drift_repaired_total", kind="Deployment") is None
+    assert _sample(world.metrics, "llamamodel_operator_drift_repaired_total", kind="Deployment") == 0
 
 
 async def test_a_field_that_is_no_longer_wanted_is_taken_out_although_it_is_no_difference(world: World) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from prometheus_client import CollectorRegistry, Gauge
+
 from llamamodel_operator.shell.certificates import CERTIFICATE, KEY, expiry
 from llamamodel_operator.shell.mounted import Mounted
 from llamamodel_operator.shell.tls import ServingTls, UnusableCertificateError
@@ -17,8 +19,13 @@ _log = logging.getLogger(__name__)
 class MountedCertificate:
     """`tls` shows it; connections that are open keep the one that they began with."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, registry: CollectorRegistry) -> None:
         self.tls = ServingTls()
+        self._ends = Gauge(
+            "llamamodel_gateway_certificate_expiry_timestamp_seconds",
+            "When the certificate that the gateway shows ends (0: there is none)",
+            registry=registry,
+        )
         self.mounted = Mounted(path, on_change=self._load)
 
     def problem(self) -> str | None:
@@ -38,4 +45,6 @@ class MountedCertificate:
                 "certificate: expected one in PEM with its key, found: %s; what was served before still is", error
             )
             return
-        _log.info("serving a certificate that ends at %s", expiry(files[CERTIFICATE]))
+        ends = expiry(files[CERTIFICATE])
+        self._ends.set(ends.timestamp() if ends else 0)
+        _log.info("serving a certificate that ends at %s", ends)

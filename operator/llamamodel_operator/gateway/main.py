@@ -67,7 +67,7 @@ async def _run(settings: GatewaySettings) -> None:
     )
     keys = MountedKeys(settings.keys_dir) if settings.keys_dir else None
     pod_keys = MountedPodKeys(settings.pod_keys_dir) if settings.pod_keys_dir else None
-    certificate = _certificate(settings.tls_dir) if settings.tls_dir else None
+    certificate = _certificate(settings.tls_dir, registry) if settings.tls_dir else None
     if keys is None:
         _log.warning("API keys are off: whoever reaches this gateway may use every model that it serves")
     sight = Sight(registry=registry, directory=directory, access_log=settings.access_log)
@@ -142,10 +142,10 @@ async def _run(settings: GatewaySettings) -> None:
         await asyncio.sleep(settings.stop_delay_sec)
 
 
-def _certificate(path: str) -> MountedCertificate:
+def _certificate(path: str, registry: CollectorRegistry) -> MountedCertificate:
     from llamamodel_operator.gateway.certificate import MountedCertificate  # it takes 9 MB, and most do without TLS
 
-    return MountedCertificate(path)
+    return MountedCertificate(path, registry=registry)
 
 
 def _ended(task: asyncio.Task[None]) -> str | None:

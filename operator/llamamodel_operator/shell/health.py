@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 __all__ = ["Check", "measure_loop_lag", "serve"]
 
@@ -30,7 +31,9 @@ async def serve(
     """Serves until left; yields the port. Raises OSError where the port is taken."""
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # Read here, where nothing changes meanwhile; written in a thread, as it takes long with a thousand LlamaModels.
+        body = await asyncio.to_thread(generate_latest, _Read(registry.collect()))
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     application = web.Application()
     application.add_routes(
@@ -50,6 +53,16 @@ async def serve(
         yield bound
     finally:
         await runner.cleanup()
+
+
+class _Read(Collector):
+    """What was read already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = tuple(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 async def measure_loop_lag(gauge: Gauge, *, period_sec: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus metrics: of the operator, `llamamodel_operator_…`, and of single LlamaModels, `llamamodel_…`."""
+"""Prometheus metrics of the operator, `llamamodel_operator_…`; those of single LlamaModels are in `model_metrics`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from llamamodel_operator.shell.store import CACHED, CHILDREN
 
 __all__ = ["Metrics"]
 
@@ -84,6 +86,19 @@ class Metrics:
         )
         self._memory_ratios = _MemoryRatios()
         self.registry.register(self._memory_ratios)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins with its first event has no increase then: what alerts count is there from the start."""
+        for counter, values in (
+            (self.reconciles, ("ok", "refused", "error")),
+            (self.drift_repaired, [resource.kind for resource in CHILDREN]),
+            (self.missed_events, [resource.plural for resource in CACHED]),
+            (self.webhook_reviews, ("allowed", "warned", "refused", "skipped", "malformed", "failed")),
+            (self.webhook_certificate_failures, ("secret", "configuration")),
+        ):
+            for value in values:
+                counter.labels(value)
 
     def show_memory_ratios(self, *, namespace: str, name: str, ratios: Mapping[str, float]) -> None:
         """Estimated by measured memory of one LlamaModel, by device; none where nothing is measured, or it is gone."""
@@ -137,7 +152,7 @@ class _MemoryRatios(Collector):
         family = GaugeMetricFamily(
             "llamamodel_operator_memory_estimate_ratio",
             "Estimated memory divided by what the server says it took",
-            labels=["namespace", "name", "device"],
+            labels=["namespace", "model", "device"],
         )
         for (namespace, name), ratios in sorted(self._by_model.items()):
             for device, ratio in ratios.items():
