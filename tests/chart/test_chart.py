@@ -912,3 +912,11 @@ def test_waits_at_the_gateway_are_bounded_as_the_values_say() -> None:
     assert waits('{"gateway": {"enabled": true}}') == by_default
     given = '{"gateway": {"enabled": true, "wait": {"seconds": 0, "perModel": 1, "total": 2}}}'
     assert waits(given) == {"wait_sec": "0", "wait_per_model": "1", "wait_total": "2"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "values").glob("*.yaml")), ids=lambda file: file.stem)
+def test_values_among_the_examples_are_taken_and_change_what_is_installed(file: Path) -> None:
+    done = template(file.read_text(encoding="utf-8"))
+
+    assert done.returncode == 0, done.stderr
+    assert Manifests(done.stdout).all != Manifests(template("{}").stdout).all
