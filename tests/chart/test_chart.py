@@ -21,6 +21,7 @@ import yaml
 from llamamodel_operator.api.crd import custom_resource_definition
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
+from support.documentation import commands, pages
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "llamamodel-operator"
@@ -920,3 +921,12 @@ def test_values_among_the_examples_are_taken_and_change_what_is_installed(file: 
 
     assert done.returncode == 0, done.stderr
     assert Manifests(done.stdout).all != Manifests(template("{}").stdout).all
+
+
+def test_helm_has_the_options_that_the_documentation_names() -> None:
+    """With --help, helm reads the options, and says which it does not have, and does nothing."""
+    named = {command.words[1:] for page in pages() for command in commands(page) if command.words[0] == "helm"}
+    assert len(named) > 5
+    said = {words: run_helm(*words, "--help") for words in named}
+    assert {words: done.stderr for words, done in said.items() if done.returncode} == {}
+    assert run_helm("upgrade", "--nothing", "--help").returncode != 0
