@@ -6,6 +6,9 @@ UV := hack/uv
 RUN := $(UV) run --frozen --quiet
 CLUSTER := python3 hack/cluster
 IMAGES := python3 hack/images
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs
+MERMAID := build/mermaid-11.12.0.min.js
+MERMAID_SHA256 := 07e37dfa97b337ccc85365d57eddf99b9706f09db3b59b260d0333b23b343c4b
 
 # The instance that the targets work on; give another name to run two side by side.
 NAME ?= dev
@@ -59,7 +62,19 @@ verify: ## Everything that can be said without running the operator: lint, types
 	@before=$$(git diff --binary | sha256sum); $(MAKE) --no-print-directory generate; \
 		[ "$$before" = "$$(git diff --binary | sha256sum)" ] || \
 		{ echo "generated files are not up to date: run 'make generate' and commit the result" >&2; git diff --stat >&2; exit 1; }
+	$(MKDOCS) build
 	@echo "verified"
+
+.PHONY: docs
+docs: $(MERMAID) ## Build the documentation as a site, into build/site; what `make verify` does, and with diagrams drawn
+	MERMAID=$(CURDIR)/$(MERMAID) $(MKDOCS) build
+
+$(MERMAID):
+	@mkdir -p build
+	@cd build && $(CURDIR)/$(UV) run --frozen --quiet npm pack --silent mermaid@11.12.0 >/dev/null
+	@cd build && tar --extract --gzip --to-stdout --file mermaid-11.12.0.tgz package/dist/mermaid.min.js >mermaid.new
+	@echo "$(MERMAID_SHA256)  build/mermaid.new" | sha256sum --check --quiet
+	@rm build/mermaid-11.12.0.tgz && mv build/mermaid.new $@
 
 ##@ Tests
 

@@ -20,6 +20,7 @@ from llamamodel_operator.core.objects.names import labels as labels_of
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
 from support.chart import CHART, NAME, NAMESPACE, Manifests, Rule, refusal, render, rules, run_helm, template
+from support.documentation import commands, pages
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "LLAMAMODEL_OPERATOR_"
@@ -958,3 +959,20 @@ def test_waits_at_the_gateway_are_bounded_as_the_values_say() -> None:
     assert waits('{"gateway": {"enabled": true}}') == by_default
     given = '{"gateway": {"enabled": true, "wait": {"seconds": 0, "perModel": 1, "total": 2}}}'
     assert waits(given) == {"wait_sec": "0", "wait_per_model": "1", "wait_total": "2"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "values").glob("*.yaml")), ids=lambda file: file.stem)
+def test_values_among_the_examples_are_taken_and_change_what_is_installed(file: Path) -> None:
+    done = template(file.read_text(encoding="utf-8"))
+
+    assert done.returncode == 0, done.stderr
+    assert Manifests(done.stdout).all != Manifests(template("{}").stdout).all
+
+
+def test_helm_has_the_options_that_the_documentation_names() -> None:
+    """With --help, helm reads the options, and says which it does not have, and does nothing."""
+    named = {command.words[1:] for page in pages() for command in commands(page) if command.words[0] == "helm"}
+    assert len(named) > 5
+    said = {words: run_helm(*words, "--help") for words in named}
+    assert {words: done.stderr for words, done in said.items() if done.returncode} == {}
+    assert run_helm("upgrade", "--nothing", "--help").returncode != 0

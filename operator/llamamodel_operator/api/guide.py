@@ -284,7 +284,7 @@ GUIDE: Mapping[Reason, Guide] = {
         "Pending, and what would help; `kubectl describe nodes`",
         do="free or add a node; ask for less in `spec.gpu` and `spec.resources`; correct `nodeSelector`, "
         "`affinity`, `tolerations`; with a ReadWriteOncePod claim see "
-        "[status.md](status.md#a-rollout-that-waits-for-its-volume)",
+        "[status.md](status.md#volumes-of-one-node-or-one-pod)",
     ),
     Reason.VOLUME_MOUNT_FAILED: Guide(
         means="the pod has a node, and after 10 seconds a volume is not attached or mounted there, as the pod's "
@@ -297,7 +297,7 @@ GUIDE: Mapping[Reason, Guide] = {
         means="the volume can be attached to one node at a time (ReadWriteOnce) and is attached to another one",
         look="`kubectl get pods -A -o wide`, `kubectl get volumeattachments`",
         do="stop the pod that has it, keep the pods on one node (`spec.nodeSelector`), or use a ReadWriteMany or"
-        " ReadOnlyMany claim; see [status.md](status.md#a-rollout-that-waits-for-its-volume). After a node "
+        " ReadOnlyMany claim; see [status.md](status.md#volumes-of-one-node-or-one-pod). After a node "
         "was lost, Kubernetes detaches by itself after six minutes",
     ),
     Reason.POD_SECURITY_VIOLATION: Guide(
