@@ -69,8 +69,9 @@ class GivenDirectory(Directory):
         self.loop.call_soon_threadsafe(self._tell)
 
     def addresses(self, model: ServedModel) -> tuple[str, ...]:
-        with suppress(RuntimeError):  # a test reads metrics in a thread of its own
-            self.loop = asyncio.get_running_loop()
+        if self.loop is None:
+            with suppress(RuntimeError):  # a test reads metrics in a thread of its own
+                self.loop = asyncio.get_running_loop()
         return tuple(self.given.get(model.full_name, ()))
 
 

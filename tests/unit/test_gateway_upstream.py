@@ -321,6 +321,19 @@ async def test_a_connection_that_nobody_uses_is_closed(pod: Pod) -> None:
     await pod.kept()
 
 
+@with_a_pod(keep_sec=0.05)
+async def test_a_connection_that_is_used_longer_than_it_is_kept_stays_open_and_is_closed_when_it_is_idle_again(
+    pod: Pod,
+) -> None:
+    peer = await pod.kept()
+    asked = pod.ask()
+    await peer.request()
+    await asyncio.sleep(0.2)  # what looks after idle connections has looked
+    await peer.say(OK)
+    assert await whole(await asked) == b"{}"
+    await peer.gone()
+
+
 @with_a_pod()
 async def test_the_end_of_a_session_closes_what_was_kept(pod: Pod) -> None:
     peer = await pod.kept()
@@ -473,6 +486,19 @@ async def test_a_server_that_says_nothing_more_is_a_timeout(pod: Pod) -> None:
         with pytest.raises(TimeoutError):
             await whole(await asked)
         await peer.gone()
+
+
+@with_a_pod()
+async def test_a_request_has_its_own_time_also_on_a_connection_whose_last_one_had_more(pod: Pod) -> None:
+    first = pod.ask(timeout_sec=3600)
+    peer = await pod.accept()
+    await peer.request()
+    await peer.say(OK)
+    await whole(await first)
+    second = pod.ask(timeout_sec=0.05)
+    await peer.request()
+    with pytest.raises(TimeoutError):
+        await whole(await second)
 
 
 @with_a_pod()

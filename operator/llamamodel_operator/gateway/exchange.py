@@ -124,7 +124,8 @@ class Exchange:
     def read_tokens(self) -> None:
         """From what the answer has said, once it is over."""
         if self.pieces:
-            self.tokens = tokens_of(self._head + b"\n" + b"".join(self._tail)[-TAIL_BYTES:])
+            end = b"".join(self._tail)[-TAIL_BYTES:]
+            self.tokens = tokens_of(end if self.bytes_out == len(end) else self._head + b"\n" + end)
 
     @property
     def retries(self) -> int:

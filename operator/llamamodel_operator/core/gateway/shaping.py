@@ -96,7 +96,8 @@ def shaped(request: Mapping[str, Any], *, path: str, target: Target) -> Mapping[
         path: that it is for.
         target: the model and the LoRA adapter that was asked for.
     """
-    model, more = target.model, dict[str, Any]()
+    model = target.model
+    more: dict[str, Any] = {}
     if target.adapter is not None:  # at its full strength; those that are not named have none
         more["lora"] = [{"id": index, "scale": float(index == target.adapter)} for index in range(len(model.adapters))]
     if model.stop and (stop := _STOP.get(path)) and request.get(stop) is None:

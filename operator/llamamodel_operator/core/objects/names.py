@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from llamamodel_operator.api.labels import (
@@ -23,6 +24,7 @@ _MAX_LENGTH = 63
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035 label, what a Service needs
 
 
+@lru_cache(maxsize=1024)  # the gateway asks for each request
 def child_name(model_name: str) -> str:
     """Name of the Deployment and the Service: the model's own where that is a valid Service name.
 
