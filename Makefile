@@ -158,6 +158,28 @@ bench-warmup: ## Measure what warm-up and the check of tensors cost when a serve
 soak: ## Half an hour of steady requests; exits non-zero where one fails or memory grows. SOAK_ARGS='--minutes 3'
 	$(RUN) python hack/bench/soak.py $(SOAK_ARGS)
 
+##@ Supply chain
+
+.PHONY: licences
+licences: ## Write docs/licences.md: the licences of what the image holds
+	@$(RUN) python hack/licences > docs/licences.md.new && mv docs/licences.md.new docs/licences.md
+
+.PHONY: sbom
+sbom: ## List the locked dependencies of the operator as CycloneDX, in build/sbom.json
+	@mkdir -p build
+	@$(UV) export --preview-features sbom-export --format cyclonedx1.5 --frozen --quiet --no-default-groups \
+		--output-file build/sbom.json >/dev/null
+
+.PHONY: audit
+audit: ## Look for known vulnerabilities in them; asks PyPI, and fails too where one cannot be looked up
+	@mkdir -p build
+	@$(UV) export --frozen --quiet --no-default-groups --no-emit-project --output-file build/requirements.txt >/dev/null
+	@$(UV) tool run pip-audit --strict --require-hashes --disable-pip --requirement build/requirements.txt
+
+.PHONY: lint-workflows
+lint-workflows: ## Lint .github/workflows
+	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.7 -color=false
+
 ##@ Cluster
 
 .PHONY: cluster-up

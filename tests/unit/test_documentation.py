@@ -74,6 +74,15 @@ def test_make_has_the_targets() -> None:
     assert named <= set(targets)
 
 
+def test_workflows_run_targets_that_there_are() -> None:
+    files = (ROOT / ".github" / "workflows").glob("*.y*ml")
+    jobs = [job for file in files for job in yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"].values()]
+    run = [step["run"] for job in jobs for step in job["steps"] if step.get("run", "").startswith("make ")]
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert {"verify", "sbom"} <= {word for line in run for word in line.split()[1:]} <= set(targets)
+
+
 def test_the_scripts_are_there() -> None:
     scripts = {command.words[1] for command in of("python3") if len(command.words) > 1}
 
