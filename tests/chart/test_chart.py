@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from llamamodel_operator.api.crd import custom_resource_definition
+from llamamodel_operator.core.gateway.routes import served_model
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
 
@@ -903,6 +904,41 @@ def test_the_gateways_limits_are_its_settings(monkeypatch: pytest.MonkeyPatch) -
     assert found.bodies_limit_bytes == 1 << 40
     assert (found.max_connections, found.idle_timeout_sec, found.write_timeout_sec) == (1_000_000, 620, 9)
     assert found.gateways == 3, "each has its part of a pod"
+
+
+_HEEDED: dict[str, Any] = {
+    "task": "embed",
+    "loraAdapters": [{"name": "sql", "pvc": {"claimName": "models", "path": "sql.gguf"}}],
+    "engine": {"parallelSlots": 2, "queueLimit": 10},
+    "startupTimeoutSec": 77,
+    "endpoints": {"metrics": False},
+    "grammar": {"builtin": "json"},
+    "systemPrompt": {"inline": "Be brief."},
+    "apiKeySecretRef": {"name": "pods", "key": "api-key"},
+    "requestDefaults": {"stop": ["END"], "max_tokens": 7},
+}
+
+
+def test_the_gateway_knows_the_defaults_of_models_that_it_looks_at_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = {"env": [{"name": "TOKEN", "value": "s3cret"}], "nodeSelector": {"a": "b"}}
+    chart = render(json.dumps({"gateway": {"enabled": True}, "modelDefaults": {**_HEEDED, **others}}))
+    [container] = chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"]
+    for entry in container["env"]:
+        monkeypatch.setenv(entry["name"], entry["value"])
+    found = GatewaySettings().model_defaults
+    assert found == _HEEDED
+    raw: dict[str, Any] = {
+        "metadata": {"namespace": "demo", "name": "m"},
+        "status": {"findings": [{"code": "SystemPromptUnused"}]},
+    }
+    assert served_model(raw, defaults=found) == served_model({**raw, "spec": {**_HEEDED, **others}})
+
+
+def test_wrong_defaults_of_models_are_no_settings_of_a_gateway() -> None:
+    with pytest.raises(ValueError, match="engine"):
+        GatewaySettings(model_defaults={"engine": {"queueLimit": "many"}})
 
 
 def test_the_gateways_pods_get_the_time_that_they_take_to_stop() -> None:

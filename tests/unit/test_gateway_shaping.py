@@ -238,6 +238,35 @@ def test_only_what_the_servers_do_not_do_themselves_is_put_in() -> None:
     assert served_model(elsewhere).system_prompt == ""
 
 
+def test_what_a_model_says_nothing_about_is_as_the_defaults_say() -> None:
+    defaults = {
+        "task": "embed",
+        "loraAdapters": [{"name": "sql"}],
+        "engine": {"parallelSlots": 2, "queueLimit": 10, "contextSize": 8192},
+        "startupTimeoutSec": 77,
+        "endpoints": {"metrics": False},
+        "grammar": {"builtin": "json"},
+        "systemPrompt": {"inline": "Be brief."},
+        "apiKeySecretRef": {"name": "pods", "key": "api-key"},
+        "requestDefaults": {"stop": ["END"], "max_tokens": 7},
+    }
+    raw: dict[str, Any] = {
+        "metadata": {"namespace": "demo", "name": "m"},
+        "status": {"findings": [{"code": "SystemPromptUnused", "field": "spec.systemPrompt"}]},
+    }
+    assert served_model({**raw, "spec": {}}, defaults=defaults) == served_model({**raw, "spec": defaults})
+    own = {
+        "task": "generate",
+        "engine": {"queueLimit": 20},
+        "systemPrompt": {"configMapKeyRef": {"name": "c", "key": "k"}},
+        "requestDefaults": {"stop": ["STOP"]},
+    }
+    model = served_model({**raw, "spec": own}, defaults=defaults)
+    assert (model.task, model.http_threads, model.system_prompt) == ("generate", 22, "")
+    assert (model.stop, model.max_tokens, model.adapters) == (("STOP",), 7, ("sql",))
+    assert served_model({**raw, "spec": own}).http_threads == 24
+
+
 @given(JSON, st.sampled_from(["/v1/chat/completions", "/v1/messages", "/v1/responses"]))
 def test_any_request_can_be_shaped(value: Any, path: str) -> None:
     model = ServedModel(namespace="demo", name="m", served_name="m", system_prompt="p", stop=("x",))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from llamamodel_operator.api.base import API_VERSION, KIND
 from llamamodel_operator.api.spec import LlamaModelSpec
 
-__all__ = ["InvalidLlamaModelError", "LlamaModel"]
+__all__ = ["InvalidLlamaModelError", "LlamaModel", "with_defaults"]
 
 
 _CHOICES = ("chatTemplate", "grammar", "systemPrompt")
@@ -58,7 +58,7 @@ class LlamaModel:
         if not isinstance(raw.get("spec") or {}, Mapping):
             raise InvalidLlamaModelError([("spec", f"must be an object; found {raw['spec']!r}"[:200])])
         try:
-            spec = LlamaModelSpec.model_validate(_merged(defaults or {}, raw.get("spec") or {}))
+            spec = LlamaModelSpec.model_validate(with_defaults(raw.get("spec") or {}, defaults or {}))
         except ValidationError as error:
             raise InvalidLlamaModelError(_problems(error)) from None
         return cls(
@@ -86,6 +86,11 @@ class LlamaModel:
             "controller": True,
             "blockOwnerDeletion": False,
         }
+
+
+def with_defaults(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec as it is written, with what it says nothing about."""
+    return _merged(defaults, spec)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from llamamodel_operator.api.labels import MANAGED_SELECTOR
@@ -23,10 +24,17 @@ Slice = tuple[str, tuple[str, ...]]
 class Directory:
     """Names and addresses, as they are now."""
 
-    def __init__(self, *, namespaces: Sequence[str] = (), bare_namespaces: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        namespaces: Sequence[str] = (),
+        bare_namespaces: frozenset[str] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """Args:
         namespaces: the only ones whose models are served; empty: all.
         bare_namespaces: whose models have bare names as well; None: all of them.
+        defaults: a part of a spec, for what a LlamaModel's own says nothing about.
         """
         self._bare_namespaces = bare_namespaces
         self.routes = Routes()
@@ -38,7 +46,7 @@ class Directory:
             self._models.append(
                 ObjectWatch(
                     MODELS,
-                    keep=served_model,
+                    keep=partial(served_model, defaults=defaults),
                     on_change=self._name_anew,
                     so="what is known of models may be old",
                     namespace=namespace,

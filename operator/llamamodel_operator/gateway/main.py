@@ -62,7 +62,9 @@ async def _run(settings: GatewaySettings) -> None:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     bare = frozenset(settings.bare_namespaces)
-    directory = Directory(namespaces=settings.watch_namespaces, bare_namespaces=bare or None)
+    directory = Directory(
+        namespaces=settings.watch_namespaces, bare_namespaces=bare or None, defaults=settings.model_defaults
+    )
     keys = MountedKeys(settings.keys_dir) if settings.keys_dir else None
     pod_keys = MountedPodKeys(settings.pod_keys_dir) if settings.pod_keys_dir else None
     certificate = _certificate(settings.tls_dir) if settings.tls_dir else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from llamamodel_operator.api.findings import sentence
+from llamamodel_operator.core.schema_check import check_defaults
 
 __all__ = ["GatewaySettings"]
 
@@ -38,6 +41,11 @@ class GatewaySettings(BaseSettings):
 
     bare_namespaces: Annotated[list[str], Field(max_length=100)] = []
     """Namespaces whose models have bare names, such as `chat`, besides `namespace/name`. Unset: all that are served."""
+
+    model_defaults: dict[str, Any] = {}
+    """What holds for fields that a LlamaModel says nothing about, as in the operator's settings: a part of its spec, as
+    a JSON map. Those that a gateway looks at: task, loraAdapters, engine, startupTimeoutSec, endpoints, grammar,
+    apiKeySecretRef, systemPrompt and requestDefaults; without them it takes llama-server's defaults."""
 
     host: str = "0.0.0.0"  # noqa: S104 (a server in its own pod)
     """Address that is listened on."""
@@ -82,8 +90,7 @@ class GatewaySettings(BaseSettings):
 
     max_in_flight_per_pod: Annotated[int | None, Field(ge=1, le=10_000)] = None
     """Requests that one gateway has at one pod at a time. Unset, and at most: the HTTP threads of the model's server
-    (engine.parallelSlots and engine.queueLimit) without 8, divided by the number of gateways. Set it where the
-    operator's defaults for models lower engine.queueLimit: a gateway sees what the LlamaModel itself says."""
+    (engine.parallelSlots and engine.queueLimit) without 8, divided by the number of gateways."""
 
     gateways: Annotated[int, Field(ge=1, le=1000)] = 1
     """Gateways that send to the same pods: each uses its part of a pod's HTTP threads."""
@@ -129,3 +136,10 @@ class GatewaySettings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe lines that are written."""
+
+    @field_validator("model_defaults")
+    @classmethod
+    def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if found := check_defaults(value, path="model_defaults"):
+            raise ValueError("; ".join(sentence(finding) for finding in found))
+        return value

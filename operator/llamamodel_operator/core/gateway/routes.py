@@ -9,6 +9,7 @@ from typing import Any
 from llamamodel_operator.api.conditions import ConditionType
 from llamamodel_operator.api.engine import DEFAULT_PARALLEL_SLOTS, DEFAULT_QUEUE_LIMIT
 from llamamodel_operator.api.findings import FindingCode
+from llamamodel_operator.api.llamamodel import with_defaults
 from llamamodel_operator.api.spec import Task
 from llamamodel_operator.core.gateway.standing import Standing, standing_of
 
@@ -165,14 +166,19 @@ def build_routes(models: Iterable[ServedModel], *, bare_namespaces: frozenset[st
     return Routes(named, tuple(shadowed))
 
 
-def served_model(raw: Mapping[str, Any]) -> ServedModel:
-    """From an object as the API server has it: its schema was checked there."""
-    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+def served_model(raw: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> ServedModel:
+    """From an object as the API server has it: its schema was checked there.
+
+    Args:
+        defaults: the operator's, a part of a spec; the chart gives a gateway of them the fields that are read here.
+    """
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    spec = with_defaults(raw.get("spec") or {}, defaults or {})
     conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
     by_type = {one.get("type"): one for one in conditions}
     ready, progressing = by_type.get(ConditionType.READY, {}), by_type.get(ConditionType.PROGRESSING, {})
     settled = (status.get("engine") or {}).get("settled") or {}
-    defaults = spec.get("requestDefaults") or {}
+    request = spec.get("requestDefaults") or {}
     found = {finding.get("code") for finding in status.get("findings") or ()}
     name = spec.get("servedModelName") or metadata["name"]
     return ServedModel(
@@ -194,8 +200,8 @@ def served_model(raw: Mapping[str, Any]) -> ServedModel:
         metrics=(spec.get("endpoints") or {}).get("metrics") is not False,
         locked=bool(spec.get("apiKeySecretRef")),
         grammar=bool(spec.get("grammar")),
-        stop=tuple(defaults.get("stop") or ()),
-        max_tokens=_number(defaults.get("max_tokens")),
+        stop=tuple(request.get("stop") or ()),
+        max_tokens=_number(request.get("max_tokens")),
         # Only what the operator could not put into the template. Prompts in ConfigMaps cannot be read here.
         system_prompt=(spec.get("systemPrompt") or {}).get("inline") or ""
         if FindingCode.SYSTEM_PROMPT_UNUSED in found
