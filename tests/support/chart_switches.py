@@ -112,6 +112,7 @@ SWITCHES = {
             annotations: {example.com/note: text}
             timeouts: {request: 1h}
     """,
+    "keys-of-pods": "{podKeys: {secretName: keys-of-pods}, gateway: {enabled: true}}",
     "gateway-keys-and-tls": """
         gateway:
           enabled: true
