@@ -212,7 +212,9 @@ def test_memory_that_does_not_fit(bench: Bench, keep: Keep, kube: Kube, file: Pa
     kube.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "small", "labels": labels}})
     kube.merge("Node", "", "small", {"status": {"allocatable": {"nvidia.com/gpu": "1"}}}, subresource="status")
     try:
-        start(bench, file, gemma().with_(gpu={"count": 1}, memoryPolicy="Block", suspend=True))
+        # Layers and context are given: what would be settled depends on whether the node was seen in time.
+        fixed = {"contextSize": 4096, "gpuLayers": "all"}
+        start(bench, file, gemma().with_(gpu={"count": 1}, engine=fixed, memoryPolicy="Block", suspend=True))
         bench.wait_for_reason("gemma", "MemoryTooSmall", kind="MemoryFits")
         bench.edit_spec("gemma", suspend=None)
 
