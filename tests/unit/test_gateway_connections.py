@@ -57,10 +57,10 @@ def is_closed(connection: socket.socket) -> bool:
     return True
 
 
-def drip(connection: socket.socket) -> None:
+def drip(connection: socket.socket, what: bytes = b"y") -> None:
     """Raises ConnectionError as soon as it is closed."""
     for _ in range(50 * PATIENCE_SEC):
-        connection.sendall(b"y")
+        connection.sendall(what)
         time.sleep(0.02)
 
 
@@ -135,6 +135,59 @@ def test_more_connections_than_allowed_are_closed_and_places_are_given_back() ->
             with suppress(httpx.TransportError):
                 answered = get(url, "/v1/models").status_code == 200
         assert answered
+
+
+def test_what_a_client_sends_ahead_is_not_read_while_it_waits_for_an_answer() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def when_told(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.set()
+        assert go.wait(PATIENCE_SEC)
+        whole(200, "{}")(handler, body)
+
+    body = b'{"model": "chat", "more": "' + b"x" * 400_000 + b'"}'
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with gateway(when_told) as (url, pod), connect(url) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        connection.sendall(request)
+        assert asked.wait(PATIENCE_SEC)
+        connection.settimeout(1)
+        sent, whole_of_it = 0, request * 50
+        with suppress(TimeoutError):
+            while sent < len(whole_of_it):
+                sent += connection.send(whole_of_it[sent : sent + 100_000])
+        go.set()
+        connection.settimeout(PATIENCE_SEC)
+        with connection.makefile("rb") as said:
+            for _ in range(3):
+                assert said.readline().startswith(b"HTTP/1.1 200")
+                while said.readline().strip():
+                    pass
+                assert said.read(2) == b"{}"
+    assert sent < len(whole_of_it) / 2, "more than what networks keep was read while one was at work"
+    assert len(pod.asked) >= 3
+
+
+def test_heads_that_do_not_end_are_bounded_for_each_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = b"X: " + b"x" * 8_000 + b"\r\n"
+    with gateway() as (url, _), connect(url) as connection:
+        connection.sendall(HEAD)
+        with pytest.raises(ConnectionError):
+            drip(connection, line)
+    monkeypatch.setattr("llamamodel_operator.gateway.connections._AHEAD_BYTES", 30_000)
+    with gateway() as (url, _), connect(url) as first, connect(url) as second:
+        first.sendall(HEAD + line * 2)
+        time.sleep(0.2)
+        second.sendall(HEAD + line * 2)
+        assert is_closed(second)
+        first.sendall(b"Content-Length: 2\r\n\r\n{}")
+        assert first.recv(100).startswith(b"HTTP/1.1 400"), "the other one is not affected"
+        assert get(url, "/v1/models").status_code == 200
+        with connect(url) as third:
+            third.sendall(HEAD + line * 2)
+            time.sleep(0.2)
+            third.sendall(b"Content-Length: 2\r\n\r\n{}")
+            assert third.recv(100).startswith(b"HTTP/1.1 400"), "places are given back"
 
 
 # --- what is no HTTP

@@ -5,21 +5,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http import RawRequestMessage
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from llamamodel_operator.core.gateway.errors import ApiError, headers_too_large, malformed_http
+from llamamodel_operator.core.gateway.limits import Part, SharedBytes
 
 __all__ = ["ConnectionLimits", "Connections"]
 
 _LINE_BYTES = 8190
 """The longest line of a request, and the longest header."""
 _MOST_HEADERS = 128
+
+_READ_AHEAD = 1
+"""Requests that are read on a connection while another one is answered; aiohttp has 32."""
+_AHEAD_BYTES = 32 << 20
+"""What all connections may have of requests that nobody works on yet: heads that have not ended, and what is read
+ahead. It is in no other count. A connection that goes beyond it is closed."""
+_LONGEST_HEAD_BYTES = 1 << 16
+"""Of a head that comes bit by bit."""
 
 _quiet = logging.getLogger(f"{__name__}.http")
 """aiohttp's own words about clients that send garbage, or vanish: with stack traces, for nobody here."""
@@ -50,17 +61,33 @@ class Connections(web.Server):
         limits: ConnectionLimits,
     ) -> None:
         """`unreadable`: answers what is no HTTP; its request is a stand-in, of which only the connection is true."""
-        super().__init__(handler, handler_cancellation=True)  # a client that goes away has its generation ended
+        super().__init__(
+            handler,
+            request_factory=self._taken,
+            handler_cancellation=True,  # a client that goes away has its generation ended
+        )
         self.unreadable = unreadable
         self.limits = limits
         self.open = 0
+        self.ahead = SharedBytes(_AHEAD_BYTES)
+
+    def _taken(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        cast(_Connection, protocol).taken()
+        return self._make_request(message, payload, protocol, writer, task)
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self)
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_counted", "_payload", "_server", "_slow", "_wire")
+    __slots__ = ("_ahead", "_counted", "_payload", "_server", "_slow", "_wire")
 
     def __init__(self, server: Connections) -> None:
         super().__init__(
@@ -78,6 +105,19 @@ class _Connection(web.RequestHandler):
         self._slow: asyncio.TimerHandle | None = None
         self._counted = False
         self._payload: StreamReader | None = None
+        self._ahead = Part(server.ahead)
+        # aiohttp (3.14.5) has a constant for it, and no argument.
+        self._max_msg_queue_size, self._msg_queue_resume_size = _READ_AHEAD, 0
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_LINE_BYTES,
+            max_headers=_MOST_HEADERS,
+            payload_exception=web.RequestPayloadError,
+            max_msg_queue_size=_READ_AHEAD,
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
@@ -93,19 +133,35 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._counted:
             self._server.open -= 1
+        self._ahead.give_back()
         self._clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        in_a_body = self._payload is not None and not self._payload.is_eof()
         super().data_received(data)
         if not self._messages:
+            if not in_a_body:
+                self._count(data, most=_LONGEST_HEAD_BYTES)
             return
+        if self._request_in_progress:
+            self._count(data)
         message, payload = self._messages[-1]
         if isinstance(message, RawRequestMessage):
             self._payload = payload
         elif self._payload is not None and not self._payload.is_eof():
             # A chunk that is none. aiohttp (3.14.5) keeps that for the next request: who reads this body would wait.
             self._payload.set_exception(web.RequestPayloadError())
+
+    def _count(self, data: bytes, *, most: float = math.inf) -> None:
+        """Of requests that nobody works on yet."""
+        if (not self._ahead.take(len(data)) or self._ahead.taken > most) and self._wire is not None:
+            self._wire.abort()
+
+    def taken(self) -> None:
+        """A request is about to be worked on."""
+        if not self._messages:
+            self._ahead.give_back()
 
     def pause_writing(self) -> None:
         super().pause_writing()

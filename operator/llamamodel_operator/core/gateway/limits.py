@@ -73,7 +73,7 @@ class SharedBytes:
         try:
             yield part
         finally:
-            self.taken -= part.taken
+            part.give_back()
 
     def take(self, size_bytes: int) -> bool:
         """Whether there was so much."""
@@ -84,7 +84,7 @@ class SharedBytes:
 
 
 class Part:
-    """Of one request; made by `SharedBytes.part`."""
+    """Of one request, or of one connection."""
 
     def __init__(self, of: SharedBytes) -> None:
         self._of = of
@@ -96,6 +96,11 @@ class Part:
             return False
         self.taken += size_bytes
         return True
+
+    def give_back(self) -> None:
+        """All of it."""
+        self._of.taken -= self.taken
+        self.taken = 0
 
 
 def _origin(address: str | None) -> str:
