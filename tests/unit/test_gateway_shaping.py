@@ -103,6 +103,49 @@ def test_what_the_server_takes_passes(request_body: dict[str, Any]) -> None:
     assert code_of(request_body) is None
 
 
+def tool(parameters: object, form: str = "chat") -> dict[str, Any]:
+    match form:
+        case "chat":
+            return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        case "responses":
+            return {"type": "function", "name": "f", "parameters": parameters}
+    return {"name": "f", "input_schema": parameters}
+
+
+FINE = {"type": "object", "properties": {"a": {"type": "string"}}}
+WITHOUT_END = {"type": "object", "properties": {"a": ENDLESS}}
+
+
+@pytest.mark.parametrize("form", ["chat", "responses", "messages"])
+def test_the_schemas_of_tools_are_checked_in_all_their_forms(form: str) -> None:
+    error = refusal_of({"tools": [tool(FINE, form), tool(WITHOUT_END, form)]}, PLAIN)
+    assert error is not None
+    assert (error.status, error.code, error.param) == (400, "invalid_json_schema", "tools")
+    said = ENDLESS_SAID.replace("at #:", "at #/properties/a:")
+    assert error.message == f"The JSON schema cannot be used: of tool 2, {said}"
+    assert refusal_of({"tools": [tool(FINE, form)] * 3}, PLAIN) is None
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"tools": [tool(WITHOUT_END)], "tool_choice": "none"},
+        {"tools": "text"},
+        {"tools": ["text", 7, None, {}, {"function": "f"}, {"function": {"name": "f"}}, {"parameters": None}]},
+        {"tools": {"function": {"parameters": ENDLESS}}},
+    ],
+)
+def test_tools_without_a_schema_that_counts_pass(request_body: dict[str, Any]) -> None:
+    assert code_of(request_body) is None
+
+
+def test_the_schemas_of_all_tools_together_are_checked_up_to_a_number_of_values() -> None:
+    large = tool({"enum": [*range(MOST_SCHEMA_VALUES - 50)]})
+    assert code_of({"tools": [large, tool(WITHOUT_END)]}) == "invalid_json_schema"
+    assert code_of({"tools": [large, large, tool(WITHOUT_END)]}) is None
+    assert code_of({"tools": [tool({"enum": [*range(MOST_SCHEMA_VALUES)]}), tool(WITHOUT_END)]}) is None
+
+
 def test_what_is_too_large_to_check_passes_to_the_server() -> None:
     comment = "#" * LONGEST_GRAMMAR
     assert code_of({"grammar": f'root ::= "a"{{3,2}}\n{comment}'}) is None

@@ -9,7 +9,7 @@ from typing import Any
 from llamamodel_operator.core.gateway.errors import ApiError, invalid_grammar, invalid_json_schema, tools_with_grammar
 from llamamodel_operator.core.gateway.routes import ServedModel, Target
 from llamamodel_operator.core.text.grammar import refused_grammar
-from llamamodel_operator.core.text.json_schema import refused_by_server
+from llamamodel_operator.core.text.json_schema import number_of_values, refused_by_server
 
 __all__ = ["LONGEST_GRAMMAR", "MOST_SCHEMA_VALUES", "refusal_of", "shaped"]
 
@@ -18,7 +18,7 @@ LONGEST_GRAMMAR = 2_048
 _MOST_ELEMENTS = 1_000
 """Of a grammar with its repetitions written out, likewise."""
 MOST_SCHEMA_VALUES = 500
-"""Values of a JSON schema that is checked: 2 µs to 5 µs each, likewise."""
+"""Values of a JSON schema that is checked, and of those of all tools together: 2 µs to 5 µs each, likewise."""
 
 _STOP: Mapping[str, str] = {
     "/v1/chat/completions": "stop",
@@ -55,6 +55,13 @@ def refusal_of(request: Mapping[str, Any], model: ServedModel) -> ApiError | Non
     for param, schema in _schemas(request):
         if wrong := refused_by_server(schema, most_values=MOST_SCHEMA_VALUES):
             return invalid_json_schema(str(wrong), param=param)
+    left = MOST_SCHEMA_VALUES
+    for index, schema in enumerate(_schemas_of_tools(request)):
+        left -= number_of_values(schema, most=left)
+        if left < 0:
+            break
+        if wrong := refused_by_server(schema, most_values=MOST_SCHEMA_VALUES):
+            return invalid_json_schema(f"of tool {index + 1}, {wrong}", param="tools")
     return None
 
 
@@ -66,6 +73,20 @@ def _schemas(request: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
             yield "response_format", schema
         case {"type": "json_object", "schema": schema}:
             yield "response_format", schema
+
+
+def _schemas_of_tools(request: Mapping[str, Any]) -> Iterator[object]:
+    """Of their parameters, in the forms of chat completions, responses and Anthropic's messages. llama-server makes one
+    grammar of all of them."""
+    tools = request.get("tools")
+    if not isinstance(tools, list) or request.get("tool_choice") == "none":
+        return
+    for tool in tools:
+        match tool:
+            case {"function": {"parameters": schema}} | {"parameters": schema} | {"input_schema": schema}:
+                yield schema
+            case _:
+                yield None
 
 
 def shaped(request: Mapping[str, Any], *, path: str, target: Target) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from llamamodel_operator.api.findings import Severity
 from llamamodel_operator.core.text.grammar import MAX_REPETITIONS
 from llamamodel_operator.core.text.problem import LONGEST_SHOWN, MAX_TEXT_BYTES, Problem
 
-__all__ = ["MAX_SCHEMA_DEPTH", "MAX_SCHEMA_VALUES", "check_json_schema", "refused_by_server"]
+__all__ = ["MAX_SCHEMA_DEPTH", "MAX_SCHEMA_VALUES", "check_json_schema", "number_of_values", "refused_by_server"]
 
 MAX_SCHEMA_DEPTH = 64
 """Objects and lists in each other. A rule of ours."""
@@ -92,6 +92,19 @@ def refused_by_server(schema: object, *, most_values: int) -> Problem | None:
         return next((problem for problem in problems if problem.severity is Severity.ERROR), None)
     except (RecursionError, _TooManyError):
         return None
+
+
+def number_of_values(schema: object, *, most: int) -> int:
+    """Objects, lists, numbers, … in it; of more than `most`, one more than these."""
+    number, todo = 0, [schema]
+    while todo and number <= most:
+        value = todo.pop()
+        number += 1
+        if isinstance(value, dict):
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    return number
 
 
 def _problem(path: str, message: str, *, severity: Severity = Severity.ERROR) -> Problem:
