@@ -72,6 +72,7 @@ _NOT_PASSED_ON = frozenset(
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
 what a client shows to the gateway alone."""
+_NAMES_NO_HEADER = ("keep-alive", "close")
 _AT_ONCE_BYTES = 1 << 16
 """Shorter answers are read whole before they are passed on."""
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
@@ -243,7 +244,7 @@ class Forwarder:
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
         """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
-        ends_here = _NOT_PASSED_ON | _named_by_connection(request)
+        ends_here = _ends_here(request)
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in ends_here]
         exchange = request[EXCHANGE]
         headers.append((REQUEST_ID, exchange.request_id))
@@ -317,10 +318,12 @@ class Forwarder:
             yield piece
 
 
-def _named_by_connection(request: web.BaseRequest) -> frozenset[str]:
-    """Headers that the client has for this connection alone (RFC 9110, 7.6.1)."""
-    found = request.headers.get("Connection")
-    return frozenset(name.strip().lower() for name in found.split(",")) if found else frozenset()
+def _ends_here(request: web.BaseRequest) -> frozenset[str]:
+    """Headers that are not passed on, with those that the client has for this connection alone (RFC 9110, 7.6.1)."""
+    named = request.headers.get("Connection")
+    if named is None or named.lower() in _NAMES_NO_HEADER:
+        return _NOT_PASSED_ON
+    return _NOT_PASSED_ON.union(name.strip().lower() for name in named.split(","))
 
 
 def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:
