@@ -355,3 +355,23 @@ def test_a_certificate_is_renewed_while_it_serves_and_a_wrong_one_is_not_taken(
         assert status(url, second[CA]) == 200
         with pytest.raises(httpx.ConnectError):
             status(url, first[CA])
+
+
+def test_connections_count_from_before_their_handshake_and_one_that_fails_gives_its_place_back(tmp_path: Path) -> None:
+    made = files()
+    write(tmp_path / "tls", made)
+    certificate = MountedCertificate(str(tmp_path / "tls"))
+    certificate.mounted.look()
+    with gateway(tls=certificate.tls, limits=ConnectionLimits(most=2)) as (url, _):
+        with connect(url), connect(url) as second:
+            with connect(url) as third:
+                assert is_closed(third)
+            second.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with suppress(ConnectionError):
+                while second.recv(65_536):  # it may be told first that it speaks no TLS
+                    pass
+        until, answered = time.monotonic() + PATIENCE_SEC, 0
+        while answered != 200 and time.monotonic() < until:
+            with suppress(httpx.TransportError):
+                answered = status(url, made[CA])
+        assert answered == 200
