@@ -72,6 +72,7 @@ _NOT_PASSED_ON = frozenset(
 )
 """Headers that end here: those of a connection (RFC 9110, 7.6.1), those that describe a body that is unpacked here, and
 what a client shows to the gateway alone."""
+_NAMES_NO_HEADER = ("keep-alive", "close")
 _AT_ONCE_BYTES = 1 << 16
 """Shorter answers are read whole before they are passed on."""
 _PASSED_BACK = ("content-type", "cache-control", "x-accel-buffering")
@@ -247,9 +248,7 @@ class Forwarder:
         begun: web.StreamResponse | None,
     ) -> web.StreamResponse:
         """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
-        ends_here = _NOT_PASSED_ON
-        if (named := request.headers.get("Connection")) is not None:
-            ends_here |= _named_by_connection(named)
+        ends_here = _ends_here(request)
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in ends_here]
         headers.append((REQUEST_ID, exchange.request_id))
         model = exchange.model
@@ -335,9 +334,12 @@ def _asked(exchange: Exchange) -> Asked:
     return Asked(path=exchange.path, task=task, retry_after_sec=_BUSY_RETRY_SEC)
 
 
-def _named_by_connection(header: str) -> frozenset[str]:
-    """Headers that the client has for this connection alone (RFC 9110, 7.6.1)."""
-    return frozenset(name.strip().lower() for name in header.split(","))
+def _ends_here(request: web.BaseRequest) -> frozenset[str]:
+    """Headers that are not passed on, with those that the client has for this connection alone (RFC 9110, 7.6.1)."""
+    named = request.headers.get("Connection")
+    if named is None or named.lower() in _NAMES_NO_HEADER:
+        return _NOT_PASSED_ON
+    return _NOT_PASSED_ON.union(name.strip().lower() for name in named.split(","))
 
 
 def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:

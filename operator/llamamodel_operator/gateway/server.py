@@ -36,6 +36,7 @@ from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
 from llamamodel_operator.gateway.replies import break_off, error_response, in_form_of
 from llamamodel_operator.gateway.sight import Sight
+from llamamodel_operator.gateway.tls_listener import TlsListener
 from llamamodel_operator.shell.tls import ServingTls
 
 __all__ = ["serve_gateway"]
@@ -82,18 +83,22 @@ async def serve_gateway(
         access=access,
         cors=cors,
     )
-    runner = web.ServerRunner(
-        Connections(server.answer, unreadable=server.unreadable, limits=limits), shutdown_timeout=_LAST_WORDS_SEC
-    )
+    connections = Connections(server.answer, unreadable=server.unreadable, limits=limits)
+    runner = web.ServerRunner(connections, shutdown_timeout=_LAST_WORDS_SEC)
     await runner.setup()
+    listening: web.TCPSite | TlsListener | None = None
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
-        await site.start()
-        bound: int = runner.addresses[0][1]
+        if tls is None:
+            listening = web.TCPSite(runner, host, port)
+            await listening.start()
+            bound: int = runner.addresses[0][1]
+        else:
+            listening = TlsListener(connections, host=host, port=port, context=tls.context)
+            bound = listening.port
         _log.info("serving models on port %d", bound)
         yield bound
     finally:
-        for listening in runner.sites:
+        if listening is not None:
             await listening.stop()
         await sight.drain(timeout_sec=drain_sec)
         await runner.cleanup()
