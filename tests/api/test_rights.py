@@ -171,3 +171,6 @@ def test_the_charts_rights_are_all_that_is_needed_and_all_are_used(
             assert sorted(unused() - set(NOT_USED_HERE)) == []
     operator.stop()
     assert refused() == []
+    seen.kubectl("get", "secrets", "--all-namespaces", check=False)
+    [told] = {one.partition(":")[0] for one in refused()}
+    assert told == "list secrets in the cluster"
