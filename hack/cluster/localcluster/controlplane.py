@@ -14,12 +14,18 @@ from .supervisor import Component
 __all__ = ["AUDIT_POLICY", "ControlPlane", "Credentials", "issue_credentials"]
 
 _ISSUER = f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}"
+AUDITED_NAMESPACE = "llamamodel-rights"
+"""Of service accounts in this namespace every request is in the audit log, reads too: which rights are used."""
 _WRITES = ["create", "update", "patch", "delete", "deletecollection"]
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata", "verbs": _WRITES}, {"level": "None"}],
+    "rules": [
+        {"level": "Metadata", "verbs": _WRITES},
+        {"level": "Metadata", "userGroups": [f"system:serviceaccounts:{AUDITED_NAMESPACE}"]},
+        {"level": "None"},
+    ],
 }
 _AUDIT_LOG_MB = 2000
 """Size at which the audit log is put aside; large, so that tests find all of it in one file."""

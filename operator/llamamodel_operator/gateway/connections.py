@@ -146,7 +146,6 @@ class _Connection(web.RequestHandler):
             # A request that left the queue before all of it was there: aiohttp (3.14.5) has it queued from its end on,
             # stops before what follows, and takes that up with the next data, for which the client may wait in vain.
             self._parser.message_consumed()
-            self._parser.message_consumed()
             super().data_received(b"")
         if not self._messages:
             if not in_a_body:

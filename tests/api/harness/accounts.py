@@ -7,7 +7,7 @@ from pathlib import Path
 from .cluster import Cluster
 from .kube import Kube, RefusedByServerError, path_of
 
-__all__ = ["an_administrator"]
+__all__ = ["an_administrator", "kubeconfig_of"]
 
 
 def an_administrator(name: str, *, kube: Kube, cluster: Cluster) -> Path:
@@ -27,6 +27,11 @@ def an_administrator(name: str, *, kube: Kube, cluster: Cluster) -> Path:
         except RefusedByServerError as refused:
             if refused.status != 409:
                 raise
+    return kubeconfig_of(name, namespace="default", kube=kube, cluster=cluster)
+
+
+def kubeconfig_of(name: str, *, namespace: str, kube: Kube, cluster: Cluster) -> Path:
+    """A kubeconfig with a token of a service account that there is."""
     asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
-    answer = kube.post(f"{path_of('ServiceAccount', 'default')}/{name}/token", asked)
+    answer = kube.post(f"{path_of('ServiceAccount', namespace)}/{name}/token", asked)
     return cluster.kubeconfig_for(name, token=answer["status"]["token"])

@@ -26,6 +26,7 @@ _PATHS = {
     "LlamaModel": "/apis/llamamodel.dev/v1alpha1/namespaces/{}/llamamodels",
     "Namespace": "/api/v1/namespaces",
     "Node": "/api/v1/nodes",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "Pod": "/api/v1/namespaces/{}/pods",
     "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
