@@ -37,9 +37,10 @@ setup: ## Install the locked dependencies into .venv, and the git hooks
 	@$(RUN) pre-commit install >/dev/null
 
 .PHONY: generate
-generate: ## Write what is generated from the types: CRD, chart, reference
+generate: ## Write what is generated: CRD, chart, dashboards, reference
 	@$(RUN) python -m llamamodel_operator.api.crd > crds/llamamodels.yaml.new && mv crds/llamamodels.yaml.new crds/llamamodels.yaml
 	@$(RUN) python hack/chart
+	@$(RUN) python hack/dashboards
 	@$(RUN) python hack/reference
 
 .PHONY: format

@@ -1,0 +1,159 @@
+"""What the chart gives a Prometheus and a Grafana."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llamamodel_operator.api.labels import CONTAINER, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, NAME_LABEL
+from llamamodel_operator.core.objects.names import labels
+
+ROOT = Path(__file__).parents[2]
+NAME = "llamamodel-operator"
+ALL = '{"monitoring": {"enabled": true}, "gateway": {"enabled": true}}'
+OURS = ("PodMonitor", "PrometheusRule", "ConfigMap")
+
+
+def helm() -> str:
+    """$HELM, else the local cluster's, else the one on PATH."""
+    if named := os.environ.get("HELM"):
+        return named
+    asked = [sys.executable, str(ROOT / "hack" / "cluster"), "bin-dir"]
+    bin_dir = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    found = shutil.which("helm", path=os.pathsep.join(filter(None, (bin_dir, os.environ.get("PATH")))))
+    assert found is not None, "run `python3 hack/cluster build --only helm`"
+    return found
+
+
+def template(values: str) -> subprocess.CompletedProcess[str]:
+    chart = str(ROOT / "charts" / NAME)
+    command = [helm(), "template", NAME, chart, "--namespace", "system", "--set", "crds.enabled=false", "--values", "-"]
+    env = {**os.environ, "KUBECONFIG": os.devnull}
+    return subprocess.run(command, input=values, capture_output=True, text=True, check=False, env=env)
+
+
+@cache
+def objects(values: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What is installed for monitoring, by kind and name."""
+    done = template(values)
+    assert done.returncode == 0, done.stderr
+    found = [doc for doc in yaml.safe_load_all(done.stdout) if doc and doc["kind"] in OURS]
+    return {(doc["kind"], doc["metadata"]["name"]): doc for doc in found}
+
+
+def alerts(values: str) -> dict[str, dict[str, Any]]:
+    """By name."""
+    groups = objects(values)["PrometheusRule", NAME]["spec"]["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def monitor(part: str, values: str = ALL) -> Any:
+    return objects(values)["PodMonitor", f"{NAME}-{part}"]["spec"]
+
+
+def test_nothing_of_it_is_there_unless_it_is_asked_for() -> None:
+    assert objects("{}") == {}
+
+
+def test_each_part_can_be_left_out() -> None:
+    def kinds(**off: bool) -> set[str]:
+        parts = {name: {"enabled": enabled} for name, enabled in off.items()}
+        return {kind for kind, _ in objects(json.dumps({"monitoring": {"enabled": True, **parts}}))}
+
+    assert kinds() == set(OURS)
+    assert kinds(scrape=False) == {"PrometheusRule", "ConfigMap"}
+    assert kinds(alerts=False) == {"PodMonitor", "ConfigMap"}
+    assert kinds(dashboards=False) == {"PodMonitor", "PrometheusRule"}
+
+
+def test_without_a_gateway_and_a_webhook_nobody_is_alarmed_about_them() -> None:
+    alone = '{"monitoring": {"enabled": true}, "webhook": {"mode": "off"}}'
+    assert ("PodMonitor", f"{NAME}-gateway") not in objects(alone)
+    assert ("ConfigMap", f"{NAME}-dashboard-gateway") not in objects(alone)
+    assert {name for name in alerts(ALL) if "Gateway" in name or "Webhook" in name}
+    assert not {name for name in alerts(alone) if "Gateway" in name or "Webhook" in name}
+
+
+def test_the_pods_of_models_are_found_by_the_labels_that_the_operator_gives_them() -> None:
+    spec = monitor("models")
+    assert spec["selector"]["matchLabels"] == {NAME_LABEL: CONTAINER, MANAGED_BY_LABEL: MANAGER}
+    assert spec["selector"]["matchLabels"].items() <= labels("gemma").items()
+    assert spec["selector"]["matchExpressions"] == [{"key": MODEL_LABEL, "operator": "Exists"}]
+    assert spec["namespaceSelector"] == {"any": True}
+
+
+def test_with_watched_namespaces_models_are_looked_for_in_these_alone() -> None:
+    values = '{"monitoring": {"enabled": true}, "watchNamespaces": ["team-a", "team-b"]}'
+    assert monitor("models", values)["namespaceSelector"] == {"matchNames": ["team-a", "team-b"]}
+
+
+def test_the_label_namespace_of_operator_and_gateway_is_that_of_the_model() -> None:
+    for part in ("operator", "gateway"):
+        assert monitor(part)["podMetricsEndpoints"][0]["honorLabels"] is True
+
+
+def test_servers_may_want_a_key() -> None:
+    given = {"credentials": {"name": "key", "key": "token"}}
+    values = json.dumps({"monitoring": {"enabled": True, "scrape": {"modelAuthorization": given}}})
+    assert monitor("models", values)["podMetricsEndpoints"][0]["authorization"] == given
+    assert "authorization" not in monitor("models")["podMetricsEndpoints"][0]
+
+
+def test_a_prometheus_that_selects_by_labels_finds_them() -> None:
+    values = '{"monitoring": {"enabled": true, "labels": {"release": "prometheus"}}}'
+    for (kind, _), made in objects(values).items():
+        assert (made["metadata"]["labels"].get("release") == "prometheus") is (kind != "ConfigMap")
+
+
+def test_dashboards_are_labelled_and_load_as_json() -> None:
+    found = {name: doc for (kind, name), doc in objects(ALL).items() if kind == "ConfigMap"}
+    assert set(found) == {f"{NAME}-dashboard-{part}" for part in ("gateway", "models", "operator")}
+    for doc in found.values():
+        assert doc["metadata"]["labels"]["grafana_dashboard"] == "1"
+        ((name, text),) = doc["data"].items()
+        dashboard = json.loads(text)
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert (f"{dashboard['uid']}.json", len(set(ids))) == (name, len(ids))
+
+
+def test_an_alert_says_how_bad_it_is_and_what_to_read() -> None:
+    for name, alert in alerts(ALL).items():
+        assert alert["labels"]["severity"] in ("critical", "warning"), name
+        assert alert["for"], name
+        assert {"summary", "description", "runbook_url"} == set(alert["annotations"]), name
+        assert (ROOT / alert["annotations"]["runbook_url"]).is_file(), name
+    pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")} - {"README"}
+    assert pages == set(alerts(ALL))
+
+
+def test_alerts_can_be_left_out_and_their_runbooks_be_elsewhere() -> None:
+    settings = {"without": ["LlamaModelNotReady"], "runbookUrl": "https://wiki.example.com/llm/"}
+    found = alerts(json.dumps({"monitoring": {"enabled": True, "alerts": settings}}))
+    assert "LlamaModelNotReady" not in found
+    address = found["LlamaModelFailed"]["annotations"]["runbook_url"]
+    assert address == "https://wiki.example.com/llm/LlamaModelFailed.md"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ("{scrape: {interval: 30}}", "interval"),
+        ("{scrape: {interval: often}}", "interval"),
+        ("{scrape: {modelAuthorization: {credentials: {name: key}}}}", "credentials"),
+        ("{alerts: {without: [Other]}}", "without"),
+        ("{dashboards: {labels: [grafana]}}", "labels"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
+    done = template(f"monitoring: {values}")
+    assert done.returncode != 0
+    assert named in done.stderr
