@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.process_collector import ProcessCollector
 
 from llamamodel_operator.api.labels import CONTAINER, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, NAME_LABEL
 from llamamodel_operator.core.objects.names import labels
+from support.promql import Scraped, problems, scraped
 
 ROOT = Path(__file__).parents[2]
 NAME = "llamamodel-operator"
@@ -157,3 +160,55 @@ def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
     done = template(f"monitoring: {values}")
     assert done.returncode != 0
     assert named in done.stderr
+
+
+# --- queries, beside what was scraped
+
+
+def queries() -> list[tuple[str, str]]:
+    """Each query of an alert or a dashboard, with where it is."""
+    found = [(name, alert["expr"]) for name, alert in alerts(ALL).items()]
+    for (kind, name), doc in objects(ALL).items():
+        if kind == "ConfigMap":
+            ((_, text),) = doc["data"].items()
+            panels = json.loads(text)["panels"]
+            found += [(f"{name}: {p['title']}", q["expr"]) for p in panels for q in p.get("targets", ())]
+    return [(where, query.replace("$__rate_interval", "5m")) for where, query in found]
+
+
+@cache
+def recorded() -> Scraped:
+    """Of a real operator, a real gateway and a real llama-server; what every process has is not in the files."""
+    files = sorted((ROOT / "tests" / "monitoring" / "recorded").glob("*.txt"))
+    assert [file.stem for file in files] == ["gateway", "models", "operator"]
+    process = CollectorRegistry()
+    ProcessCollector(registry=process)
+    return scraped(*(file.read_text() for file in files), generate_latest(process).decode())
+
+
+_NOT_RECORDED = {
+    "llamamodel_gateway_certificate_expiry_timestamp_seconds": frozenset(("namespace", "pod")),  # without TLS
+}
+
+
+def test_every_query_asks_for_what_is_exported() -> None:
+    found = queries()
+    assert len(found) > 60
+    exported = {**_NOT_RECORDED, **recorded()}
+    wrong = {f"{where}: {problem}" for where, query in found for problem in problems(query, exported)}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("llamacpp:requests_defered", "llamacpp:requests_defered is exported by nobody"),
+        ('llamamodel_operator_models{fase="Ready"}', "llamamodel_operator_models has no label fase"),
+        ('llamamodel_operator_models{phase="Redy"}', "llamamodel_operator_models: phase is never Redy"),
+        ("sum by (name) (llamamodel_operator_model_pods)", "has the label name"),
+        ("llamacpp:requests_deferred > on (modl) llamamodel_operator_model_pods", "has the label modl"),
+    ],
+)
+def test_a_query_for_something_else_is_found_out(query: str, problem: str) -> None:
+    (found,) = problems(query, recorded())
+    assert problem in found
