@@ -212,3 +212,34 @@ def test_every_query_asks_for_what_is_exported() -> None:
 def test_a_query_for_something_else_is_found_out(query: str, problem: str) -> None:
     (found,) = problems(query, recorded())
     assert problem in found
+
+
+# --- alerts, tried by promtool
+
+CASES = ROOT / "tests" / "monitoring" / "alerts.yaml"
+
+
+def promtool(*arguments: str) -> str:
+    """What it says; fails where it finds something."""
+    found = subprocess.run([sys.executable, ROOT / "hack" / "promtool"], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([found.stdout.strip(), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(objects(ALL)["PrometheusRule", NAME]["spec"]))
+    shutil.copy(CASES, tmp_path)
+    promtool("test", "rules", str(tmp_path / CASES.name))
+
+
+def test_prometheus_itself_can_read_every_query(tmp_path: Path) -> None:
+    rules = [{"record": f"q:{index}", "expr": query} for index, (_, query) in enumerate(queries())]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", str(tmp_path / "rules.yaml"))
+
+
+def test_alerts_are_tried_with_series_that_are_exported() -> None:
+    series = {given["series"] for case in yaml.safe_load(CASES.read_text())["tests"] for given in case["input_series"]}
+    wrong = {f"{one}: {problem}" for one in series for problem in problems(one, recorded())}
+    assert wrong == set()
