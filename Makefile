@@ -40,9 +40,10 @@ setup: ## Install the locked dependencies into .venv, and the git hooks
 	@$(RUN) pre-commit install >/dev/null
 
 .PHONY: generate
-generate: ## Write what is generated from the types: CRD, chart, reference, and Argo CD's settings
+generate: ## Write what is generated: CRD, chart, dashboards, reference, Argo CD's settings
 	@$(RUN) python -m llamamodel_operator.api.crd > crds/llamamodels.yaml.new && mv crds/llamamodels.yaml.new crds/llamamodels.yaml
 	@$(RUN) python hack/chart
+	@$(RUN) python hack/dashboards
 	@$(RUN) python hack/reference
 	@$(RUN) python hack/gitops
 
