@@ -13,8 +13,8 @@ from .harness.cluster import Cluster
 from .harness.kube import Kube, RefusedByServerError
 from .harness.models import a_deployment
 
-OF_OTHERS = {"Certificate", "HTTPRoute", "Issuer"}
-"""Kinds of cert-manager and the Gateway API, which this API server does not know."""
+OF_OTHERS = {"Certificate", "HTTPRoute", "Issuer", "PodMonitor", "PrometheusRule"}
+"""Kinds of cert-manager, the Gateway API and the Prometheus Operator, which this API server does not know."""
 
 APPLYING = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-")
 

@@ -16,12 +16,12 @@ from support.chart import NAME, template
 from .harness.accounts import kubeconfig_of
 from .harness.bench import Bench, condition
 from .harness.cluster import Cluster
+from .harness.gateway import a_gateway
 from .harness.kube import Kube, RefusedByServerError
 from .harness.models import a_deployment, a_model, a_service
 from .harness.operators import Operators
 from .harness.rights import granted, used
 from .harness.waiting import NeverHappenedError, eventually
-from .test_gateway_keys import a_gateway
 
 HOME = "llamamodel-rights"
 """The release's namespace: of its service accounts the audit log has the reads as well."""

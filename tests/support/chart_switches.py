@@ -177,6 +177,17 @@ SWITCHES = {
     "service-account-of-others": "serviceAccount: {create: false, name: theirs}",
     "metrics-service": "metrics: {service: {port: 9100, annotations: {example.com/note: text}}}",
     "metrics-service-none": "metrics: {service: {enabled: false}}",
+    "monitoring": "{monitoring: {enabled: true}, gateway: {enabled: true}}",
+    "monitoring-details": """
+        monitoring:
+          enabled: true
+          labels: {release: kube-prometheus-stack}
+          scrape: {interval: 15s, modelAuthorization: {credentials: {name: llama-keys, key: prometheus}}}
+          alerts: {without: [LlamaModelNotReady], runbookUrl: "https://runbooks.example.com"}
+          dashboards: {labels: {grafana_dashboard: "yes"}, annotations: {grafana_folder: LLM}}
+    """,
+    "monitoring-alerts-alone": "monitoring: {enabled: true, scrape: {enabled: false}, dashboards: {enabled: false}}",
+    "monitoring-scrape-alone": "monitoring: {enabled: true, alerts: {enabled: false}, dashboards: {enabled: false}}",
     "names": "nameOverride: models",
     "full-name": "fullnameOverride: models",
 }
