@@ -91,7 +91,7 @@ test-servers: servers ## What is known of llama-server, against real ones: flags
 test-api: ## The operator against a real API server
 	@$(CLUSTER) build --mode api-only
 	@$(CLUSTER) build --only gitops-rules
-	$(RUN) pytest tests/api $(PYTEST_ARGS)
+	$(RUN) pytest tests/api --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-chart
 test-chart: ## The chart, rendered and linted by helm; what Argo CD and Flux make of a LlamaModel, by their own code

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from llamamodel_operator.api.llamamodel import LlamaModel
 from support.gitops import gitops_rules
 
 from .harness.bench import Bench
-from .harness.cluster import REPOSITORY
+from .harness.cluster import REPOSITORY, Cluster
 from .harness.kube import Obj
 from .harness.models import a_claim, a_model
 
@@ -60,21 +61,42 @@ def differences(objects: list[Obj], side: Side, bench: Bench) -> dict[str, tuple
 def serve(model: Obj, bench: Bench) -> None:
     """The operator has done all its work on it."""
     name = model["metadata"]["name"]
+    if model["spec"].get("suspend"):
+        bench.wait_for_reason(name, "Suspended")
+        return
     bench.wait_for_reason(name, "Starting")
     bench.play_rollout(name, pods=model["spec"].get("replicas", 1))
     bench.wait_for_reason(name, "Ready")
 
 
+def claims_of(models: list[Obj], bench: Bench) -> set[str]:
+    """The PersistentVolumeClaims that their pods mount."""
+    live = [LlamaModel.parse(bench.get("LlamaModel", model["metadata"]["name"])) for model in models]
+    return {claim for model in live for claim in model.spec.claims}
+
+
+@pytest.fixture(scope="module")
+def classes(cluster: Cluster) -> None:
+    """What an example names that belongs to no namespace: without them its pods are not admitted."""
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "inference"}}
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}}
+    both = [{**priority, "value": 1}, {**runtime, "handler": "nvidia"}]
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(both))
+
+
 @SIDES
 @pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.usefixtures("classes")
 def test_an_example_stays_in_sync(name: str, side: Side, bench: Bench) -> None:
     objects = [tracked(raw, bench) for file in EXAMPLES[name] for raw in yaml.safe_load_all(file.read_text())]
     models = [one for one in objects if one["kind"] == "LlamaModel"]
 
     sync(objects, side, bench)
-    if not any(one["kind"] == "PersistentVolumeClaim" for one in objects):
-        bench.apply(a_claim())
-    bench.play_claim_phase("models", "Bound")
+    applied = {one["metadata"]["name"] for one in objects if one["kind"] == "PersistentVolumeClaim"}
+    for claim in claims_of(models, bench):
+        if claim not in applied:
+            bench.apply(a_claim(claim))
+        bench.play_claim_phase(claim, "Bound")
     for model in models:
         serve(model, bench)
 
