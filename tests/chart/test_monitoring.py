@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -191,11 +192,15 @@ _NOT_RECORDED = {
 }
 
 
+def exported() -> Scraped:
+    """All that can be asked for."""
+    return {**_NOT_RECORDED, **recorded()}
+
+
 def test_every_query_asks_for_what_is_exported() -> None:
     found = queries()
     assert len(found) > 60
-    exported = {**_NOT_RECORDED, **recorded()}
-    wrong = {f"{where}: {problem}" for where, query in found for problem in problems(query, exported)}
+    wrong = {f"{where}: {problem}" for where, query in found for problem in problems(query, exported())}
     assert wrong == set()
 
 
@@ -241,5 +246,11 @@ def test_prometheus_itself_can_read_every_query(tmp_path: Path) -> None:
 
 def test_alerts_are_tried_with_series_that_are_exported() -> None:
     series = {given["series"] for case in yaml.safe_load(CASES.read_text())["tests"] for given in case["input_series"]}
-    wrong = {f"{one}: {problem}" for one in series for problem in problems(one, recorded())}
+    wrong = {f"{one}: {problem}" for one in series for problem in problems(one, exported())}
     assert wrong == set()
+
+
+def test_every_alert_is_made_to_fire() -> None:
+    rules = objects(ALL)["PrometheusRule", NAME]["spec"]["groups"]
+    fired = set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
+    assert fired == {rule["alert"] for group in rules for rule in group["rules"]}
