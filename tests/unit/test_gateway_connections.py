@@ -159,6 +159,26 @@ def test_a_request_that_comes_with_the_end_of_one_that_was_refused_early_is_answ
             assert answer_of(said) == 200
 
 
+@pytest.mark.parametrize("size_bytes", [30_000, 70_000, 100_000, 300_000])
+def test_a_request_that_was_sent_ahead_is_answered_whatever_its_size(size_bytes: int) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def when_told(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.set()
+        assert go.wait(PATIENCE_SEC)
+        whole(200, "{}")(handler, body)
+
+    small = b'{"model": "chat"}'
+    large = b'{"model": "chat", "more": "' + b"x" * size_bytes + b'"}'
+    with gateway(when_told) as (url, _), connect(url) as connection, connection.makefile("rb") as said:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(small) + small)
+        assert asked.wait(PATIENCE_SEC)
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(large) + large)
+        time.sleep(0.2)  # so that it is there before the first is answered
+        go.set()
+        assert [answer_of(said), answer_of(said)] == [200, 200]
+
+
 def test_what_a_client_sends_ahead_is_not_read_while_it_waits_for_an_answer() -> None:
     asked, go = threading.Event(), threading.Event()
 

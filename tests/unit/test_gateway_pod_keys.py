@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +15,7 @@ import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel, served_model
+from llamamodel_operator.core.gateway.waits import WaitLimits
 from support.gateway import CHAT, GEMMA, GivenDirectory, error_of, running_gateway
 
 from .builders import a_model
@@ -127,6 +130,25 @@ def test_a_key_holds_from_the_next_request_on(a_pod: Callable[..., Pod]) -> None
         assert client.post("/v1/chat/completions", json=CHAT).status_code == 502
         keys["demo"] = "secret"
         assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+@pytest.mark.parametrize(("before", "after", "shown"), [(GEMMA, LOCKED, "Bearer secret"), (LOCKED, GEMMA, None)])
+def test_after_a_wait_what_the_model_says_now_counts(
+    a_pod: Callable[..., Pod], before: ServedModel, after: ServedModel, shown: str | None
+) -> None:
+    pod = a_pod("secret" if shown else "")
+    directory = GivenDirectory([replace(before, phase="Loading")], {})
+    with (
+        running_gateway(directory, pod_key={"demo": "secret"}.get, waits=WaitLimits(longest_sec=60)) as url,
+        httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(client.post, "/v1/chat/completions", json=CHAT)
+        while directory.loop is None:
+            time.sleep(0.01)
+        directory.give({"demo/gemma": [pod.address]}, models=[after])
+        assert asked.result().status_code == 200
+    assert pod.shown == [("POST /v1/chat/completions", shown)]
 
 
 def test_what_pods_have_to_do_is_asked_with_the_key(a_pod: Callable[..., Pod]) -> None:

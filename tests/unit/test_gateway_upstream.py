@@ -334,6 +334,15 @@ async def test_a_connection_that_is_used_longer_than_it_is_kept_stays_open_and_i
     await peer.gone()
 
 
+@with_a_pod(keep_sec=0.05)
+async def test_a_connection_that_ended_while_nobody_used_it_is_forgotten(pod: Pod) -> None:
+    peer = await pod.kept()
+    await peer.say(OK)  # nobody has asked
+    await peer.gone()
+    await asyncio.sleep(0.2)  # what looks after idle connections has looked
+    assert not pod.session._kept
+
+
 @with_a_pod()
 async def test_the_end_of_a_session_closes_what_was_kept(pod: Pod) -> None:
     peer = await pod.kept()

@@ -41,7 +41,7 @@ def key_of_environment() -> ServerKey:
 
 
 class ServerKeys:
-    """Reads each Secret once."""
+    """Reads each Secret until it has its key."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -53,9 +53,12 @@ class ServerKeys:
         if given.key is not None or ref is None:
             return given
         where = str(model["metadata"]["namespace"]), ref["name"], ref.get("key") or DEFAULT_API_KEY_ENTRY
-        if where not in self._known:
-            self._known[where] = await self._read(*where)
-        return self._known[where]
+        if (known := self._known.get(where)) is not None:
+            return known
+        found = await self._read(*where)
+        if found.key is not None:  # else it may be there the next time
+            self._known[where] = found
+        return found
 
     async def _read(self, namespace: str, name: str, key: str) -> ServerKey:
         what = f"Secret {name} in the namespace {namespace}"

@@ -56,6 +56,10 @@ def check_schema(raw: Mapping[str, Any]) -> tuple[Finding, ...]:
     return tuple(islice(_object(raw), _MOST_FINDINGS))
 
 
+WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
+"""Fields of a spec that belong to each LlamaModel. The command line looks for apiKeySecretRef in it alone."""
+
+
 def check_defaults(spec: object, *, path: str) -> tuple[Finding, ...]:
     """The same for a part of a spec, in which nothing is required: the operator's `modelDefaults`."""
     found = _value(_pruned(spec, _spec_schema()), _spec_schema(), path)

@@ -148,7 +148,7 @@ class _Connection(web.RequestHandler):
             self._parser.message_consumed()
             super().data_received(b"")
         if not self._messages:
-            if not in_a_body:
+            if data and not in_a_body:  # without data, aiohttp has taken what was sent ahead and looks for more
                 self._count(data, most=_LONGEST_HEAD_BYTES)
             return
         if self._request_in_progress:

@@ -180,6 +180,7 @@ class Forwarder:
     ) -> web.StreamResponse | Unsent:
         """The answer of one of the model's pods, in the stream that may have begun."""
         model, exchange = target.model, request[EXCHANGE]
+        exchange.model = model  # after a wait it may be another than was asked for
         if not self._directory.addresses(model):
             return Unsent()
         if target.adapter is not None:

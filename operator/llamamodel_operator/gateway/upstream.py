@@ -134,6 +134,9 @@ class UpstreamSession:
 
     def _close_kept(self, address: str) -> None:
         for connection in self._kept.pop(address, ()):
+            connection.kept_until = None
+            if connection.expiry is not None:
+                connection.expiry.cancel()
             connection.abort()
 
 
@@ -256,9 +259,8 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it, whatever was still to be written or read."""
         self.ended = True
-        for timer in (self._timer, self.expiry):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._transport.abort()
 
     # --- called by asyncio

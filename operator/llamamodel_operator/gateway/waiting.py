@@ -133,6 +133,7 @@ class WaitingRoom:
             self._waiting[full_name] -= 1
             if not self._waiting[full_name]:
                 del self._waiting[full_name]
+                self._freed.pop(full_name, None)
 
     async def _until_ready(self, target: Target, wait: Wait, *, end: float, tried: frozenset[str]) -> Target | ApiError:
         clock = asyncio.get_running_loop().time

@@ -15,7 +15,7 @@ from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from llamamodel_operator.core.engine.policy import ArgumentPolicy
 from llamamodel_operator.core.memory.overhead import parse_overheads
 from llamamodel_operator.core.plan import Configuration, ImageDefaults
-from llamamodel_operator.core.schema_check import check_defaults
+from llamamodel_operator.core.schema_check import WITHOUT_DEFAULT, check_defaults
 
 __all__ = ["Settings"]
 
@@ -156,8 +156,7 @@ class Settings(BaseSettings):
     @field_validator("model_defaults")
     @classmethod
     def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
-        # The gateway and the command line look for apiKeySecretRef in the LlamaModel itself.
-        if own := {"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"} & value.keys():
+        if own := WITHOUT_DEFAULT & value.keys():
             raise ValueError(f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default")
         if found := check_defaults(value, path="model_defaults"):
             raise ValueError("; ".join(sentence(finding) for finding in found))
