@@ -16,10 +16,18 @@ from typing import Any
 
 from llamamodel_operator.api.base import API_VERSION, GROUP, KIND
 from llamamodel_operator.api.crd import structural_schema
-from llamamodel_operator.api.findings import Finding, FindingCode, Severity
+from llamamodel_operator.api.findings import Finding, FindingCode, Severity, sentence
 from llamamodel_operator.api.spec import LlamaModelSpec
 
-__all__ = ["check_defaults", "check_schema", "is_meant_as_model", "kind_of", "shown", "without_nulls"]
+__all__ = [
+    "check_defaults",
+    "check_schema",
+    "defaults_problem",
+    "is_meant_as_model",
+    "kind_of",
+    "shown",
+    "without_nulls",
+]
 
 _MOST_FINDINGS = 100
 """Of one object; nobody reads more."""
@@ -56,7 +64,7 @@ def check_schema(raw: Mapping[str, Any]) -> tuple[Finding, ...]:
     return tuple(islice(_object(raw), _MOST_FINDINGS))
 
 
-WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
+_WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
 """Fields of a spec that belong to each LlamaModel. The command line looks for apiKeySecretRef in it alone."""
 
 
@@ -65,6 +73,13 @@ def check_defaults(spec: object, *, path: str) -> tuple[Finding, ...]:
     found = _value(_pruned(spec, _spec_schema()), _spec_schema(), path)
     missing = f"{path}.model"
     return tuple(islice((finding for finding in found if finding.field != missing), _MOST_FINDINGS))
+
+
+def defaults_problem(spec: Mapping[str, Any], *, path: str) -> str:
+    """What is wrong with the defaults of an operator or a gateway; empty where nothing is."""
+    if own := _WITHOUT_DEFAULT & spec.keys():
+        return f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default"
+    return "; ".join(sentence(finding) for finding in check_defaults(spec, path=path))
 
 
 def without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from llamamodel_operator.api.findings import sentence
-from llamamodel_operator.core.schema_check import WITHOUT_DEFAULT, check_defaults
+from llamamodel_operator.core.schema_check import defaults_problem
 
 __all__ = ["GatewaySettings"]
 
@@ -140,8 +139,6 @@ class GatewaySettings(BaseSettings):
     @field_validator("model_defaults")
     @classmethod
     def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if own := WITHOUT_DEFAULT & value.keys():
-            raise ValueError(f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default")
-        if found := check_defaults(value, path="model_defaults"):
-            raise ValueError("; ".join(sentence(finding) for finding in found))
+        if problem := defaults_problem(value, path="model_defaults"):
+            raise ValueError(problem)
         return value

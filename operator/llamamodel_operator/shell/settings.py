@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from llamamodel_operator.api.findings import sentence
 from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.engine.catalogues import shipped_catalogues
 from llamamodel_operator.core.engine.policy import ArgumentPolicy
 from llamamodel_operator.core.memory.overhead import parse_overheads
 from llamamodel_operator.core.plan import Configuration, ImageDefaults
-from llamamodel_operator.core.schema_check import WITHOUT_DEFAULT, check_defaults
+from llamamodel_operator.core.schema_check import defaults_problem
 
 __all__ = ["Settings"]
 
@@ -156,10 +155,8 @@ class Settings(BaseSettings):
     @field_validator("model_defaults")
     @classmethod
     def _part_of_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if own := WITHOUT_DEFAULT & value.keys():
-            raise ValueError(f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default")
-        if found := check_defaults(value, path="model_defaults"):
-            raise ValueError("; ".join(sentence(finding) for finding in found))
+        if problem := defaults_problem(value, path="model_defaults"):
+            raise ValueError(problem)
         identity = {"name": "defaults", "namespace": "default", "uid": ""}
         placeholder = {"model": {"pvc": {"claimName": "models", "path": "model.gguf"}}}
         LlamaModel.parse({"metadata": identity, "spec": placeholder}, defaults=value)
