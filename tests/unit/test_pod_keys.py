@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from llamamodel_operator.core.objects.drain import DRAIN_CONTAINER
 from llamamodel_operator.core.pod_keys import KEYS_FILE, KEYS_VOLUME, file_problem, keys_in, one_key
 from llamamodel_operator.core.pod_messages import trouble_of_events
 from support.gguf import layer_tensors, llama_metadata, write_gguf
+from support.serving import serving
 
 from .builders import ModelBuilder, a_model
 from .fake_cluster import FakeCluster
@@ -212,19 +211,6 @@ class Locked(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def locked_server() -> Iterator[int]:
-    server = HTTPServer(("127.0.0.1", 0), Locked)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.mark.parametrize(
     ("content", "busy"),
     [
@@ -243,7 +229,7 @@ def test_the_drain_shows_the_keys_of_its_file_until_one_is_taken(
         file.write_bytes(content)
     nobody = tmp_path / "tcp"
     nobody.write_text("header\n")
-    with locked_server() as port:
+    with serving(Locked) as port:
         assert drainer.is_busy(port, keys_file=file, tables=[str(nobody)]) is busy
 
 

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from llamamodel_operator.core.facts import Facts
 from llamamodel_operator.core.inspection import Inspection, InspectionState
 from llamamodel_operator.core.objects.check import check_of
 from llamamodel_operator.core.objects.drain import DRAIN_CONTAINER, drain_image_of
+from support.serving import serving
 
 from .builders import ModelBuilder, a_model
 
@@ -214,15 +215,8 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with serving(Handler) as port:
+            yield port
 
 
 def metrics(processing: float, deferred: float) -> tuple[int, str]:
