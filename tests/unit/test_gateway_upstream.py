@@ -100,7 +100,7 @@ class Pod:
     def ask(self, body: bytes = BODY, timeout_sec: float = 20.0) -> asyncio.Task[Answer]:
         return asyncio.create_task(
             self.session.post(
-                self.address, "/v1/completions?x=%20", headers=[("X-Trace", "1")], body=body, timeout_sec=timeout_sec
+                self.address, "/v1/completions?x=%20", headers=[(b"X-Trace", b"1")], body=body, timeout_sec=timeout_sec
             )
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -52,8 +52,7 @@ class MountedKeys:
             _log.warning("nobody gets in: expected an entry for each key in %s, found none", self._path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Visitor:
+class Visitor(NamedTuple):
     """Attributes:
     key: the name of its key; None where keys are off.
     routes: what it may use; nothing else is there for it.

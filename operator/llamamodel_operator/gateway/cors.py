@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
-__all__ = ["ANSWER_HEADERS", "Cors"]
+__all__ = ["Cors"]
 
-ANSWER_HEADERS = web.RequestKey("answer_headers", dict[str, str])
-"""What every answer to a request has, also one that is sent as a stream."""
 _REMEMBERED_SEC = 600
 _ANY = "*"
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Cors:
@@ -21,11 +20,11 @@ class Cors:
         """`origins`: such as `https://chat.example.com`; `*` is all."""
         self._origins = frozenset(origins)
 
-    def headers(self, request: web.BaseRequest) -> dict[str, str]:
+    def headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Of an answer; none where no page asks, or one that is not allowed."""
         origin = request.headers.get("Origin") if self._origins else None
         if origin is None or not self._origins & {origin, _ANY}:
-            return {}
+            return _NO_HEADERS
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
@@ -36,7 +35,7 @@ class Cors:
         """The answer to a browser's question whether a page may ask; None where it is none, or the page may not."""
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
             return None
-        headers: Mapping[str, str] = self.headers(request)
+        headers = self.headers(request)
         if not headers:
             return None
         more = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": str(_REMEMBERED_SEC)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from time import monotonic
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.core.gateway.tracing import REQUEST_ID
 from llamamodel_operator.core.gateway.usage import HEAD_BYTES, TAIL_BYTES, Tokens, tokens_of
 
-__all__ = ["ERROR", "EXCHANGE", "Exchange"]
+__all__ = ["ERROR", "Exchange"]
 
 _GONE = 499
 """As status, where the client went away before it had one; nginx's number for it."""
@@ -23,11 +23,12 @@ _LAST_PIECES = 4
 """Of a stream, that are kept to read its usage from: the event with the counts, and those that end the stream."""
 
 _NOT_SAID = Tokens()
+_NONE: Mapping[str, str] = {}
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
 class Exchange:
-    """One request and its answer. Times are of the monotonic clock, in seconds.
+    """One request and its answer. Times are of the monotonic clock, in seconds. What most requests never have is set
+    where they have it: that costs less than to set it for all.
 
     Attributes:
         request_id: the client's, or one that was made.
@@ -46,6 +47,7 @@ class Exchange:
         translated: the last error that a pod has answered.
         error: that the client was told, before the answer or in it.
         events: the answer is a stream of events.
+        answer_headers: that answers of all kinds have, because of how the client asked.
         begun: the answer whose headers have been sent, where it was not whole before.
         started: when the headers of the request were there.
         received: when its last byte was.
@@ -54,13 +56,7 @@ class Exchange:
         gone: the client went away before the end.
     """
 
-    request_id: str
-    trace_id: str = ""
-    client: str = ""
     key: str = ""
-    method: str
-    target: str = ""
-    path: str
     model: ServedModel | None = None
     adapter: str = ""
     pod: str = ""
@@ -71,8 +67,8 @@ class Exchange:
     error: ApiError | None = None
     status: int = 0
     events: bool = False
+    answer_headers: Mapping[str, str] = _NONE
     begun: web.StreamResponse | None = None
-    started: float = field(default_factory=monotonic)
     received: float = 0.0
     first_piece: float = 0.0
     last_piece: float = 0.0
@@ -80,11 +76,30 @@ class Exchange:
     pieces: int = 0
     bytes_out: int = 0
     tokens: Tokens = _NOT_SAID
-    closing: bool = False
     overdue: bool = False
     gone: bool = False
     _head: bytes = b""
-    _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_LAST_PIECES))
+    _tail: deque[bytes]
+
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        method: str,
+        path: str,
+        target: str = "",
+        client: str = "",
+        trace_id: str = "",
+        closing: bool = False,
+    ) -> None:
+        self.started = monotonic()
+        self.request_id = request_id
+        self.method = method
+        self.path = path
+        self.target = target
+        self.client = client
+        self.trace_id = trace_id
+        self.closing = closing
 
     def begin(self, response: web.StreamResponse, *, events: bool) -> None:
         """An answer that is passed on piece by piece; its headers are about to be sent."""
@@ -104,6 +119,7 @@ class Exchange:
         if not self.pieces:
             self.first_piece = self.last_piece
             self._head = piece[:HEAD_BYTES]
+            self._tail = deque(maxlen=_LAST_PIECES)
         self.pieces += 1
         self.bytes_out += len(piece)
         self._tail.append(piece[-TAIL_BYTES:])
@@ -133,7 +149,5 @@ class Exchange:
         return max(0, self.tries - 1)
 
 
-EXCHANGE = web.RequestKey("exchange", Exchange)
-"""Of a request that the server has taken."""
 ERROR = web.ResponseKey("error", ApiError)
 """Of an answer that is one."""

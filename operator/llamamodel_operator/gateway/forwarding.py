@@ -30,9 +30,8 @@ from llamamodel_operator.core.gateway.shaping import refusal_of, shaped
 from llamamodel_operator.core.gateway.tracing import REQUEST_ID
 from llamamodel_operator.core.gateway.translate import LONGEST_ANSWER_BYTES, Asked, translate, translate_event
 from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
-from llamamodel_operator.gateway.cors import ANSWER_HEADERS
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
+from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.loads import LoadReader
 from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
@@ -63,8 +62,10 @@ _NOT_TAKEN = (_LOADING, "upstream_wants_key")
 may take it later."""
 _THREADS_LEFT = 8
 """HTTP threads of a pod that are left for probes, metrics, the drain, and who asks it directly."""
+_REQUEST_ID = REQUEST_ID.encode()
 _NOT_PASSED_ON = frozenset(
-    (
+    name.encode()
+    for name in (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
         *("host", "content-length", "content-encoding", "accept-encoding"),
         *("authorization", "proxy-authorization", "x-api-key", "cookie", WAIT_HEADER, REQUEST_ID.lower()),
@@ -134,11 +135,12 @@ class Forwarder:
         """When the last request was answered."""
         await self._loads.end()
 
-    async def answer(self, request: web.BaseRequest, path: str, body: bytes, *, routes: Routes) -> web.StreamResponse:
+    async def answer(
+        self, request: web.BaseRequest, exchange: Exchange, body: bytes, *, routes: Routes
+    ) -> web.StreamResponse:
         """The answer to a POST; has been sent where it is a stream.
 
         Args:
-            path: that it is for, as the client wrote it, without the query.
             body: all of it.
             routes: to what the client may use.
         """
@@ -152,18 +154,17 @@ class Forwarder:
                 model_not_found(name, names=tuple(routes.names()), full_names=routes.full_names(name))
             )
         model = target.model
-        exchange = request[EXCHANGE]
-        exchange.model = model
+        path, exchange.model = exchange.path, model
         task = TASKS.get(path)
         if task is not None and task != model.task:
             return error_response(wrong_task(task=Task(model.task), path=path))
         if task is Task.GENERATE and (refusal := refusal_of(document, model)):
             return error_response(refusal)
-        stream = EarlyStream(request, path=path)
+        stream = EarlyStream(request, exchange)
         commented = task is Task.GENERATE and document.get("stream") is True
         wait = Wait(name=name, stream=stream if commented else None)
-        while isinstance(answer := await self._forward(request, path, body, document, target, stream.begun), Unsent):
-            found = await self._waiting_room.wait(request, target, wait, answer)
+        while isinstance(answer := await self._forward(request, exchange, body, document, target, stream), Unsent):
+            found = await self._waiting_room.wait(request, exchange, target, wait, answer)
             if isinstance(found, ApiError):
                 return await stream.end(error_response(found))
             target = found
@@ -172,20 +173,19 @@ class Forwarder:
     async def _forward(
         self,
         request: web.BaseRequest,
-        path: str,
+        exchange: Exchange,
         body: bytes,
         document: Mapping[str, Any],
         target: Target,
-        begun: web.StreamResponse | None,
+        stream: EarlyStream,
     ) -> web.StreamResponse | Unsent:
         """The answer of one of the model's pods, in the stream that may have begun."""
-        model, exchange = target.model, request[EXCHANGE]
-        exchange.model = model  # after a wait it may be another than was asked for
+        exchange.model = model = target.model  # after a wait it may be another than was asked for
         if not self._directory.addresses(model):
             return Unsent()
         if target.adapter is not None:
             exchange.adapter = model.adapters[target.adapter]
-        sent = shaped(document, path=path, target=target)
+        sent = shaped(document, path=exchange.path, target=target)
         if sent is not document:
             try:
                 body = orjson.dumps(sent)
@@ -194,14 +194,15 @@ class Forwarder:
         tried: list[str] = []
         said: ApiError | None = None
         waits = False
+        most = self._most_at_a_pod(model)
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
                 said = said or upstream_died()
                 return Unsent(error=said, tried=frozenset(tried)) if waits else error_response(said)
-            addresses = [one for one in addresses if self._has_place(model, one)]
+            addresses = [one for one in addresses if self._in_flight.get(one, 0) < most]
             if not addresses:
-                return Unsent(error=_all_full(self._most_at_a_pod(model)), tried=frozenset(tried), full=True)
+                return Unsent(error=_all_full(most), tried=frozenset(tried), full=True)
             self._turn += 1
             address, exchange.why = pick(
                 addresses,
@@ -213,14 +214,14 @@ class Forwarder:
             exchange.tries += 1
             self._in_flight[address] = self._in_flight.get(address, 0) + 1
             try:
-                return await self._ask(request, body, address, exchange, begun)
+                return await self._ask(request, body, address, exchange, stream.begun)
             except NoConnectionError:
                 waits = True
             except _NotTakenError as error:
                 said = error.said
                 waits = waits or said.code == _LOADING
             finally:
-                self._leave(model, address)
+                self._leave(model, address, most)
             tried.append(address)  # it has not taken the request: another one may
 
     def _most_at_a_pod(self, model: ServedModel) -> int:
@@ -231,13 +232,14 @@ class Forwarder:
     def _has_place(self, model: ServedModel, address: str) -> bool:
         return self._in_flight.get(address, 0) < self._most_at_a_pod(model)
 
-    def _leave(self, model: ServedModel, address: str) -> None:
-        """A request has ended at a pod; one that waits for a place there is told."""
-        was_full = not self._has_place(model, address)
-        self._in_flight[address] -= 1
-        if not self._in_flight[address]:
+    def _leave(self, model: ServedModel, address: str, most: int) -> None:
+        """A request has ended at a pod, which may have so many; one that waits for a place there is told."""
+        left = self._in_flight[address] - 1
+        if left:
+            self._in_flight[address] = left
+        else:
             del self._in_flight[address]
-        if was_full:
+        if left >= most - 1:
             self._waiting_room.freed(model.full_name)
 
     async def _ask(
@@ -250,11 +252,12 @@ class Forwarder:
     ) -> web.StreamResponse:
         """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
         ends_here = _ends_here(request)
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in ends_here]
-        headers.append((REQUEST_ID, exchange.request_id))
+        headers = [header for header in request.raw_headers if header[0].lower() not in ends_here]
+        headers.append((_REQUEST_ID, exchange.request_id.encode()))
         model = exchange.model
         if model is not None and model.locked:
-            headers += key_header(self._pod_key(model.namespace)).items()
+            shown = key_header(self._pod_key(model.namespace))
+            headers += [(name.encode(), value.encode()) for name, value in shown.items()]
         try:
             upstream = await self._session.post(
                 address,
@@ -281,8 +284,8 @@ class Forwarder:
     ) -> web.StreamResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("content-type", "").startswith("text/event-stream")
-        added: dict[str, str] = request[ANSWER_HEADERS]
-        headers = added | {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
+        passed_back = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
+        headers = {**exchange.answer_headers, **passed_back}
         if not events and (begun is not None or (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES):
             # One write, not three; what broke off is an error that can still be told.
             pieces: list[bytes] = []
@@ -335,12 +338,12 @@ def _asked(exchange: Exchange) -> Asked:
     return Asked(path=exchange.path, task=task, retry_after_sec=_BUSY_RETRY_SEC)
 
 
-def _ends_here(request: web.BaseRequest) -> frozenset[str]:
+def _ends_here(request: web.BaseRequest) -> frozenset[bytes]:
     """Headers that are not passed on, with those that the client has for this connection alone (RFC 9110, 7.6.1)."""
     named = request.headers.get("Connection")
     if named is None or named.lower() in _NAMES_NO_HEADER:
         return _NOT_PASSED_ON
-    return _NOT_PASSED_ON.union(name.strip().lower() for name in named.split(","))
+    return _NOT_PASSED_ON.union(name.strip().lower().encode(errors="surrogateescape") for name in named.split(","))
 
 
 def _read(body: bytes, routes: Routes) -> tuple[Mapping[str, Any], str] | ApiError:

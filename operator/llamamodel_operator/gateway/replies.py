@@ -6,8 +6,7 @@ import orjson
 from aiohttp import web
 
 from llamamodel_operator.core.gateway.errors import ApiError
-from llamamodel_operator.gateway.cors import ANSWER_HEADERS
-from llamamodel_operator.gateway.exchange import ERROR, EXCHANGE
+from llamamodel_operator.gateway.exchange import ERROR, Exchange
 
 __all__ = ["EarlyStream", "break_off", "error_response", "in_form_of"]
 
@@ -43,9 +42,9 @@ class EarlyStream:
     """The stream of a request that waits: it may begin with comments, which clients pass over. From then on its status
     is 200, and whatever comes is an event."""
 
-    def __init__(self, request: web.BaseRequest, *, path: str) -> None:
+    def __init__(self, request: web.BaseRequest, exchange: Exchange) -> None:
         self._request = request
-        self._path = path
+        self._exchange = exchange
         self.begun: web.StreamResponse | None = None
         """None while nothing was sent."""
 
@@ -54,8 +53,8 @@ class EarlyStream:
         client is gone."""
         if self.begun is None:
             headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            self.begun = web.StreamResponse(headers=self._request[ANSWER_HEADERS] | headers)
-            self._request[EXCHANGE].begin(self.begun, events=True)
+            self.begun = web.StreamResponse(headers={**self._exchange.answer_headers, **headers})
+            self._exchange.begin(self.begun, events=True)
             await self.begun.prepare(self._request)
         await self.begun.write(_COMMENT)
 
@@ -63,10 +62,10 @@ class EarlyStream:
         """What is sent in the end: the answer itself, or its text within the stream that has begun."""
         if self.begun is None or answer is self.begun:
             return answer
-        exchange, error = self._request[EXCHANGE], answer.get(ERROR)
+        exchange, error = self._exchange, answer.get(ERROR)
         if error is not None:
             exchange.error = exchange.error or error
-            await self.begun.write(error.event(path=self._path))
+            await self.begun.write(error.event(path=exchange.path))
         elif isinstance(answer, web.Response) and isinstance(answer.body, bytes):
             await self.begun.write(b"data: " + answer.body + b"\n\n")
         await self.begun.write_eof()

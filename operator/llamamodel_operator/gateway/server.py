@@ -30,9 +30,9 @@ from llamamodel_operator.core.gateway.limits import Part, SharedBytes
 from llamamodel_operator.core.gateway.routes import Routes, ServedModel
 from llamamodel_operator.gateway.access import Access
 from llamamodel_operator.gateway.connections import ConnectionLimits, Connections
-from llamamodel_operator.gateway.cors import ANSWER_HEADERS, Cors
+from llamamodel_operator.gateway.cors import Cors
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
+from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
 from llamamodel_operator.gateway.replies import break_off, error_response, in_form_of
 from llamamodel_operator.gateway.sight import Sight
@@ -128,17 +128,17 @@ class _Server:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange = self._sight.begin(request)
         response: web.StreamResponse | None = None
-        request[ANSWER_HEADERS] = self._cors.headers(request)
+        exchange.answer_headers = self._cors.headers(request)
         try:
             try:
-                response = self._cors.preflight(request) or await self._admitted(request)
+                response = self._cors.preflight(request) or await self._admitted(request, exchange)
             except asyncio.CancelledError:
                 if not exchange.overdue:
                     raise  # the client is gone
                 cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
                 response = await _ended(request, exchange, gateway_stopping())
             if not response.prepared:
-                response.headers.update(request[ANSWER_HEADERS])
+                response.headers.update(exchange.answer_headers)
                 exchange.stamp(response)
                 in_form_of(exchange.path, response)
             return response
@@ -155,13 +155,13 @@ class _Server:
         self._sight.end(exchange, response)
         return response
 
-    async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _admitted(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         try:
             with self._access.entered(request, self._directory.routes) as visitor:
                 if isinstance(visitor, ApiError):
                     return error_response(visitor)
-                request[EXCHANGE].key = visitor.key or ""
-                return await self._answer(request, visitor.routes)
+                exchange.key = visitor.key or ""
+                return await self._answer(request, exchange, visitor.routes)
         except ConnectionError:
             raise  # the client is gone
         except Exception as error:
@@ -171,10 +171,10 @@ class _Server:
                 "a request failed; this is a bug of the gateway, please report it: %r in\n%s", type(error), where
             )
             said = ApiError(status=500, message="A bug of the gateway: its log says more.", type=SERVER_ERROR)
-            return await _ended(request, request[EXCHANGE], said)
+            return await _ended(request, exchange, said)
 
-    async def _answer(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
-        path = request[EXCHANGE].path
+    async def _answer(self, request: web.BaseRequest, exchange: Exchange, routes: Routes) -> web.StreamResponse:
+        path = exchange.path
         if request.method == "GET":
             if path == _MODELS:
                 return _json({"object": "list", "data": [self._shown(*one) for one in routes.models()]})
@@ -183,12 +183,12 @@ class _Server:
         elif request.method == "POST" and (path in TASKS or _PATH.fullmatch(path)):
             with self._bodies.part() as part:
                 body = await self._body(request, part)
-                request[EXCHANGE].received = monotonic()
+                exchange.received = monotonic()
                 if isinstance(body, ApiError):
                     response = error_response(body)
                     response.force_close()  # the rest of the body may still be on its way
                     return response
-                return await self._forwarder.answer(request, path, body, routes=routes)
+                return await self._forwarder.answer(request, exchange, body, routes=routes)
         known = path in TASKS or path == _MODELS
         return error_response(
             ApiError(

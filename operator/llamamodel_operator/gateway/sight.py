@@ -14,7 +14,7 @@ from llamamodel_operator.core.gateway.targets import origin_form
 from llamamodel_operator.core.gateway.tracing import REQUEST_ID, given_request_id, trace_id
 from llamamodel_operator.gateway.access_log import write_access
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
+from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.metrics import GatewayMetrics
 
 __all__ = ["Sight"]
@@ -33,7 +33,7 @@ class Sight:
         self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running.keys())
 
     def begin(self, request: web.BaseRequest) -> Exchange:
-        """The record of a request, which is found at `request[EXCHANGE]` as well; `end` must be called for it."""
+        """The record of a request; `end` must be called for it."""
         target = origin_form(request.raw_path)
         exchange = Exchange(
             request_id=given_request_id(request.headers.get(REQUEST_ID)) or f"{self._ids.getrandbits(128):032x}",
@@ -45,7 +45,6 @@ class Sight:
             closing=self._stopping,
         )
         self._running[exchange] = cast("asyncio.Task[object]", asyncio.current_task())
-        request[EXCHANGE] = exchange
         return exchange
 
     def end(self, exchange: Exchange, response: web.StreamResponse | None) -> None:

@@ -52,7 +52,7 @@ class UpstreamSession:
             self._close_kept(address)
 
     async def post(
-        self, address: str, target: str, *, headers: Iterable[tuple[str, str]], body: bytes, timeout_sec: float
+        self, address: str, target: str, *, headers: Iterable[tuple[bytes, bytes]], body: bytes, timeout_sec: float
     ) -> Answer:
         """The answer as soon as its headers are there; to be left as a context manager.
 
@@ -357,8 +357,8 @@ async def _connect(address: str) -> _Connection:
     return connection
 
 
-def _head(address: str, target: str, *, headers: Iterable[tuple[str, str]], length: int) -> bytes:
-    lines = [f"POST {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in headers]
-    lines.append("\r\n")
-    return "".join(lines).encode(errors="surrogateescape")  # as aiohttp's server has decoded it
+def _head(address: str, target: str, *, headers: Iterable[tuple[bytes, bytes]], length: int) -> bytes:
+    first = f"POST {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}"
+    lines = [first.encode(errors="surrogateescape")]  # as aiohttp's server has decoded it
+    lines += [b"%b: %b" % header for header in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"

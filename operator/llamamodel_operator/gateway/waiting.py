@@ -25,7 +25,7 @@ from llamamodel_operator.core.gateway.waits import (
     without_pod,
 )
 from llamamodel_operator.gateway.directory import Directory
-from llamamodel_operator.gateway.exchange import EXCHANGE, Exchange
+from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.replies import EarlyStream
 
 __all__ = ["Unsent", "Wait", "WaitingRoom"]
@@ -82,7 +82,9 @@ class WaitingRoom:
         self._waiting: Counter[str] = Counter()
         self._freed: dict[str, asyncio.Event] = {}
 
-    async def wait(self, request: web.BaseRequest, target: Target, wait: Wait, unsent: Unsent) -> Target | ApiError:
+    async def wait(
+        self, request: web.BaseRequest, exchange: Exchange, target: Target, wait: Wait, unsent: Unsent
+    ) -> Target | ApiError:
         """The same model and adapter as they are once a pod may take the request, or why none will. Who comes back has
         what is left of its time, and has not to be let in again. Places at pods are waited for by those who have waited
         for a pod before, no others: they all come at once.
@@ -90,7 +92,7 @@ class WaitingRoom:
         Args:
             unsent: why it waits.
         """
-        model, exchange = target.model, request[EXCHANGE]
+        model = target.model
         clock = asyncio.get_running_loop().time
         refusal = unsent.error or without_pod(model, name=wait.name, now=self._now())
         if wait.end is None:

@@ -40,9 +40,8 @@ class _Json(logging.Formatter):
             line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        for name, value in (fields or {}).items():
-            if value is not None:
-                line[name] = value
+        if fields is not None:
+            line |= fields
         return orjson.dumps(line).decode()
 
     def _time(self, created: float) -> str:
