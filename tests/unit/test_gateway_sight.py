@@ -341,6 +341,15 @@ def test_a_line_of_a_refusal_has_its_code_and_not_the_name_that_was_made_up(capl
     assert "secret" not in str(line)
 
 
+def test_a_line_has_the_time_of_its_end_however_late_it_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    exchange = Exchange(request_id="x", method="POST", path="/v1/completions")
+    exchange.ended = time.monotonic() - 300
+    before = time.time()
+    write_access(exchange)
+    (record,) = (record for record in caplog.records if record.name.endswith(".access_log"))
+    assert before - 301 < record.created < time.time() - 299
+
+
 def test_a_path_cannot_break_a_line(caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/v1/\udcff\x1b[31m\n", "/" + "x" * 5000):
         write_access(Exchange(request_id="x", method="POST", path=path))

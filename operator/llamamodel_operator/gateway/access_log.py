@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from llamamodel_operator.core.gateway.errors import bounded
@@ -26,12 +26,12 @@ class _Record(logging.LogRecord):
     """What `Logger.makeRecord` makes, without finding out for each line what is the same for all of them."""
 
     def __init__(self, exchange: Exchange) -> None:
-        now = time()
+        ended = time() - (monotonic() - exchange.ended)
         vars(self).update(_EVERY_LINE)
         self.msg = _Line(exchange)
         self.fields = _fields(exchange)
-        self.created = now
-        self.msecs = now % 1 * 1e3
+        self.created = ended
+        self.msecs = ended % 1 * 1e3
 
 
 class _Line:

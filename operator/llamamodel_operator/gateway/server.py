@@ -102,6 +102,7 @@ async def serve_gateway(
             await listening.stop()
         await sight.drain(timeout_sec=drain_sec)
         await runner.cleanup()
+        sight.close()
         await forwarder.end()
 
 

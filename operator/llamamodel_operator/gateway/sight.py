@@ -19,6 +19,11 @@ from llamamodel_operator.gateway.metrics import GatewayMetrics
 
 __all__ = ["Sight"]
 
+_TELL_SEC = 0.003
+"""After which metrics and the access log have a request. Those that end within it are told one after the other, which
+takes two thirds of the time that it takes between other work, and in no client's way that has begun its next request at
+once."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +33,7 @@ class Sight:
     def __init__(self, *, registry: CollectorRegistry, directory: Directory, access_log: bool) -> None:
         self._running: dict[Exchange, asyncio.Task[object]] = {}
         self._stopping = False
+        self._untold: list[Exchange] = []
         self._access_log = access_log
         self._ids = random.Random()  # noqa: S311  ids are no secrets: they tell requests apart
         self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running.keys())
@@ -48,17 +54,20 @@ class Sight:
         return exchange
 
     def end(self, exchange: Exchange, response: web.StreamResponse | None) -> None:
-        """`response`: None where the client has gone away. What is told is told a little later: a whole answer is sent
-        first."""
+        """`response`: None where the client has gone away. Metrics and the access log are told a little later."""
         del self._running[exchange]
         exchange.end(response)
-        asyncio.get_running_loop().call_soon(self._tell, exchange)
+        if not self._untold:
+            asyncio.get_running_loop().call_later(_TELL_SEC, self._tell)
+        self._untold.append(exchange)
 
-    def _tell(self, exchange: Exchange) -> None:
-        exchange.read_tokens()
-        self._metrics.count(exchange)
-        if self._access_log:
-            write_access(exchange)
+    def _tell(self) -> None:
+        told, self._untold = self._untold, []
+        for exchange in told:
+            exchange.read_tokens()
+            self._metrics.count(exchange)
+            if self._access_log:
+                write_access(exchange)
 
     def problem(self) -> str | None:
         """Why no new requests should come."""
@@ -87,3 +96,7 @@ class Sight:
             for exchange, task in self._running.items():
                 exchange.overdue = True
                 task.cancel()
+
+    def close(self) -> None:
+        """When all answers have been sent: what was not told yet is told."""
+        self._tell()
