@@ -165,9 +165,23 @@ def _by_code(metric: str, *matchers: str) -> tuple[str, str]:
 
 _O, _M, _G = "llamamodel_operator", "llamamodel_operator_model", "llamamodel_gateway"
 
+
+def _of_servers(metric: str, how: str = "sum") -> str:
+    """Of a metric of llama-server, which knows its Service alone.
+
+    The operator knows whose Service it is. Of two such series, as when the leader changes, `topk` takes one.
+    """
+    models = f"topk by (namespace, service) (1, {_M}_info{{{_OF_MODEL}}})"
+    return f"{how} {_BY} ({metric} * on (namespace, service) group_left (model) {models})"
+
+
+def _rate_of_servers(counter: str) -> str:
+    return _of_servers(f"rate({counter}[$__rate_interval])")
+
+
 _FIRST_TOKEN = _quantiles(f"{_G}_time_to_first_token_seconds", _BY, _OF_MODEL, name=_NAME)
 _SLOTS = f"max {_BY} ({_M}_slots{{{_OF_MODEL}}} * on (namespace, model) {_M}_pods_ready{{{_OF_MODEL}}})"
-_AT_WORK = f"sum {_BY} (llamacpp:requests_processing{{{_OF_MODEL}}})"
+_AT_WORK = _of_servers("llamacpp:requests_processing")
 _NOT_READY = f'{_M}_condition{{{_OF_MODEL},type="Ready",status!="True"}}'
 _CERTIFICATE_ENDS = f"max by (namespace) ({_O}_webhook_certificate_expiry_timestamp_seconds)"
 
@@ -318,19 +332,19 @@ MODELS = Dashboard(
                 Panel(
                     "Requests that wait for a slot",
                     "",
-                    [(f"sum {_BY} (llamacpp:requests_deferred{{{_OF_MODEL}}})", _NAME)],
+                    [(_of_servers("llamacpp:requests_deferred"), _NAME)],
                 ),
                 Panel(
                     "Tokens generated per second",
                     "",
-                    [(_rate("llamacpp:tokens_predicted_total", _BY, _OF_MODEL), _NAME)],
+                    [(_rate_of_servers("llamacpp:tokens_predicted_total"), _NAME)],
                 ),
                 Panel(
                     "Tokens of prompts per second",
                     "",
                     [
-                        (_rate("llamacpp:prompt_tokens_total", _BY, _OF_MODEL), f"{_NAME} computed"),
-                        (_rate("llamacpp:prompt_tokens_cached_total", _BY, _OF_MODEL), f"{_NAME} from the cache"),
+                        (_rate_of_servers("llamacpp:prompt_tokens_total"), f"{_NAME} computed"),
+                        (_rate_of_servers("llamacpp:prompt_tokens_cached_total"), f"{_NAME} from the cache"),
                     ],
                 ),
                 Panel(
@@ -338,8 +352,8 @@ MODELS = Dashboard(
                     "",
                     [
                         (
-                            f"{_rate('llamacpp:tokens_predicted_total', _BY, _OF_MODEL)} / "
-                            f"{_rate('llamacpp:tokens_predicted_seconds_total', _BY, _OF_MODEL)}",
+                            f"{_rate_of_servers('llamacpp:tokens_predicted_total')} / "
+                            f"{_rate_of_servers('llamacpp:tokens_predicted_seconds_total')}",
                             _NAME,
                         ),
                     ],
@@ -347,20 +361,20 @@ MODELS = Dashboard(
                 Panel(
                     "Slots per step, on average",
                     "",
-                    [(f"avg {_BY} (llamacpp:n_busy_slots_per_decode{{{_OF_MODEL}}})", _NAME)],
+                    [(_of_servers("llamacpp:n_busy_slots_per_decode", "avg"), _NAME)],
                 ),
                 Panel(
                     "Longest sequence of a slot, tokens",
                     "",
-                    [(f"max {_BY} (llamacpp:n_tokens_max{{{_OF_MODEL}}})", _NAME)],
+                    [(_of_servers("llamacpp:n_tokens_max", "max"), _NAME)],
                 ),
                 Panel(
                     "Drafted tokens that were accepted",
                     "percentunit",
                     [
                         (
-                            f"{_rate('llamacpp:spec_decode_num_accepted_tokens_total', _BY, _OF_MODEL)} / "
-                            f"{_rate('llamacpp:spec_decode_num_draft_tokens_total', _BY, _OF_MODEL)}",
+                            f"{_rate_of_servers('llamacpp:spec_decode_num_accepted_tokens_total')} / "
+                            f"{_rate_of_servers('llamacpp:spec_decode_num_draft_tokens_total')}",
                             _NAME,
                         ),
                     ],

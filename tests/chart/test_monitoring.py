@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from llamamodel_operator.api.labels import CONTAINER, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, NAME_LABEL
-from llamamodel_operator.core.objects.names import labels
+from llamamodel_operator.core.objects.names import child_name, labels
 from support.promql import Scraped, problems, scraped
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +93,9 @@ def test_the_pods_of_models_are_found_by_the_labels_that_the_operator_gives_them
     assert spec["selector"]["matchLabels"].items() <= labels("gemma").items()
     assert spec["selector"]["matchExpressions"] == [{"key": MODEL_LABEL, "operator": "Exists"}]
     assert spec["namespaceSelector"] == {"any": True}
+    [renamed] = spec["podMetricsEndpoints"][0]["relabelings"]
+    meta = "__meta_kubernetes_pod_label_" + re.sub(r"[^a-zA-Z0-9]", "_", MODEL_LABEL)
+    assert renamed == {"sourceLabels": [meta], "targetLabel": "service"}
 
 
 def test_with_watched_namespaces_models_are_looked_for_in_these_alone() -> None:
@@ -236,6 +239,33 @@ def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(objects(ALL)["PrometheusRule", NAME]["spec"]))
     shutil.copy(CASES, tmp_path)
     promtool("test", "rules", str(tmp_path / CASES.name))
+
+
+def test_panels_show_a_model_whose_service_has_another_name(tmp_path: Path) -> None:
+    chosen, other = "qwen2.5", "gemma"
+    asked = [query for _, query in queries() if "llamacpp:" in query and "$model" in query]
+    assert len(asked) > 8
+    filled = [query.replace("$namespace", "demo").replace("$model", chosen) for query in asked]
+    known = {model: child_name(model) for model in (chosen, other)}
+    series = {
+        f'{metric}{{namespace="demo",service="{service}",pod="{service}-0"}}': "0+60x20"
+        for metric in recorded()
+        if metric.startswith("llamacpp:")
+        for service in known.values()
+    }
+    for model, service in known.items():
+        series[f'llamamodel_operator_model_info{{namespace="demo",model="{model}",service="{service}"}}'] = "1x20"
+        series[f'llamamodel_operator_model_slots{{namespace="demo",model="{model}"}}'] = "4x20"
+        series[f'llamamodel_operator_model_pods_ready{{namespace="demo",model="{model}"}}'] = "1x20"
+    expected = [{"labels": f'{{namespace="demo",model="{chosen}"}}', "value": 1}]
+    asks = [
+        {"expr": f"count by (namespace, model) ({query})", "eval_time": "15m", "exp_samples": expected}
+        for query in filled
+    ]
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    case = {"interval": "1m", "input_series": given, "promql_expr_test": asks}
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", str(tmp_path / "panels.yaml"))
 
 
 def test_prometheus_itself_can_read_every_query(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ Scraped = Mapping[str, frozenset[str]]
 
 _OF_TARGETS = frozenset(("namespace", "pod", "container", "job", "instance"))
 """What Prometheus itself adds to what it scrapes from a PodMonitor."""
-_OF_SERVERS = frozenset(("model",))
+_OF_SERVERS = frozenset(("service",))
 """What the PodMonitor of models adds."""
 _VALUES = {
     "phase": {*Phase, "Unknown"},
@@ -77,7 +77,7 @@ def _in_groupings(parsed: Any, exported: Scraped) -> Iterator[str]:
         if modifier is None:
             continue
         matching = getattr(modifier, "matching", modifier)
-        labels = set(getattr(matching, "labels", None) or ())
+        labels = {*(getattr(matching, "labels", None) or ()), *(getattr(modifier, "group_labels", None) or ())}
         below = frozenset[str]().union(*(exported.get(str(s.name), frozenset()) for s in _selectors(node)))
         yield from (f"no metric in {node.prettify().strip()} has the label {label}" for label in labels - below)
 

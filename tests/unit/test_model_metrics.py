@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from llamamodel_operator.api.status import GpuMemoryStatus, HostMemoryStatus, MeasuredMemoryStatus, MemoryStatus
+from llamamodel_operator.core.objects.names import child_name
 from llamamodel_operator.shell.client import MODELS, PODS
 from llamamodel_operator.shell.model_metrics import ModelMetrics
 from llamamodel_operator.shell.store import Key, Store
@@ -120,8 +121,16 @@ def test_restarts_are_those_of_llama_server_in_each_pod_of_the_model() -> None:
     }
 
 
+def test_the_name_of_the_service_is_told() -> None:
+    scraped = Scraped(a_model(), a_model().named("qwen2.5"))
+    assert scraped.series("info") == {
+        f'{GEMMA},service="gemma"': 1,
+        f'model="qwen2.5",namespace="demo",service="{child_name("qwen2.5")}"': 1,
+    }
+
+
 def test_a_model_that_is_gone_has_no_series() -> None:
     scraped = Scraped(a_model().with_status(a_status(command=["llama-server"])), a_pod().restarted(1))
     scraped.store.discard(MODELS, Key("demo", "gemma"))
-    for name in ("phase", "pods", "slots", "restarts_total"):
+    for name in ("info", "phase", "pods", "slots", "restarts_total"):
         assert scraped.series(name) == {}

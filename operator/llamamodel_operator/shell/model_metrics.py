@@ -35,6 +35,7 @@ class ModelMetrics(Collector):
 
     def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
         """All of them, for prometheus_client."""
+        info = _gauge("info", "1 for the name that the LlamaModel's Service and pods have", "service")
         phases = _gauge("phase", "1 for the phase of the LlamaModel's status", "phase")
         conditions = _gauge(
             "condition", "1 for the status and the reason that a condition has", "type", "status", "reason"
@@ -51,6 +52,7 @@ class ModelMetrics(Collector):
         for key in sorted(self._store.keys(MODELS)):
             raw = self._store.get(MODELS, key) or {}
             status: Mapping[str, Any] = raw.get("status") or {}
+            info.add_metric([*key, child_name(key.name)], 1)
             phases.add_metric([*key, status.get("phase") or "Unknown"], 1)
             for condition in status.get("conditions") or []:
                 conditions.add_metric([*key, condition["type"], condition["status"], condition["reason"]], 1)
@@ -68,7 +70,7 @@ class ModelMetrics(Collector):
                     family.add_metric([*key, *labels], value)
             for labels, value in self._restarts(key):
                 restarts.add_metric([*key, *labels], value)
-        return [phases, conditions, pods, ready, slots, estimated, available, measured, restarts]
+        return [info, phases, conditions, pods, ready, slots, estimated, available, measured, restarts]
 
     def _restarts(self, key: Key) -> Series:
         for pod in self._store.select(PODS, Key(key.namespace, child_name(key.name))):
