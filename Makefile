@@ -60,6 +60,7 @@ verify: ## Everything that can be said without running the operator: lint, types
 	@for tool in hack/*/__main__.py; do $(RUN) mypy "$$tool" --no-error-summary; done
 	$(RUN) lint-imports --no-logo
 	$(UV) lock --check --quiet
+	$(UV) lock --check --quiet --project hack/checkov
 	@before=$$(git diff --binary | sha256sum); $(MAKE) --no-print-directory generate; \
 		[ "$$before" = "$$(git diff --binary | sha256sum)" ] || \
 		{ echo "generated files are not up to date: run 'make generate' and commit the result" >&2; git diff --stat >&2; exit 1; }
@@ -94,8 +95,8 @@ test-api: ## The operator against a real API server
 	$(RUN) pytest tests/api --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-chart
-test-chart: ## The chart, rendered and linted by helm; what Argo CD and Flux make of a LlamaModel, by their own code
-	@$(CLUSTER) build --only helm,gitops-rules
+test-chart: ## The chart, rendered, and linted by helm, kube-score and checkov; what Argo CD and Flux make of a LlamaModel, by their own code
+	@$(CLUSTER) build --only helm,gitops-rules,kube-score
 	$(RUN) pytest tests/chart tests/gitops $(PYTEST_ARGS)
 
 .PHONY: e2e

@@ -3,9 +3,9 @@
     python3 hack/deploy operator --name dev [--set KEY=VALUE ...]
     python3 hack/deploy storage --name dev --namespace default
 
-`operator` builds the images, gives them to the node and installs the chart; `storage` makes the claim `models` in a
-namespace, on a folder of the node that holds Gemma 3 270M. Both can be run again. The cluster is one of
-`python3 hack/cluster`; it must be up.
+`operator` builds the images, gives them to the node and installs the chart, in a namespace that enforces Pod Security's
+level `restricted`; `storage` makes the claim `models` in a namespace, on a folder of the node that holds Gemma 3 270M.
+Both can be run again. The cluster is one of `python3 hack/cluster`; it must be up.
 """
 
 from __future__ import annotations
@@ -88,8 +88,11 @@ def install_operator(cluster: Cluster, *, values: list[str]) -> None:
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
         "engineImages": {"cpu": engine, "gpu": engine, "byResource": {"nvidia.com/gpu": engine}},
     }
+    restricted = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": restricted}}
+    cluster.run("kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(namespace))
     command = ["helm", "upgrade", "--install", RELEASE, "charts/llamamodel-operator", "--namespace", NAMESPACE]
-    command += ["--create-namespace", "--wait", "--timeout", "3m", "--values", "-"]
+    command += ["--wait", "--timeout", "3m", "--values", "-"]
     command += [part for value in values for part in ("--set", value)]
     cluster.run(*command, stdin=json.dumps(chart_values))
     print(f"operator {names['operator']} is installed in namespace {NAMESPACE}")

@@ -3,6 +3,8 @@ in namespaces that Pod Security keeps `restricted`."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -12,9 +14,16 @@ from support.chart_switches import SWITCHES
 from .harness.cluster import Cluster
 from .harness.kube import Kube, RefusedByServerError
 from .harness.models import a_deployment
+from .harness.others_crds import OTHERS
 
-OF_OTHERS = {"Certificate", "HTTPRoute", "Issuer", "PodMonitor", "PrometheusRule"}
-"""Kinds of cert-manager, the Gateway API and the Prometheus Operator, which this API server does not know."""
+OF_OTHERS = {
+    "Certificate": "webhook-cert-manager",
+    "HTTPRoute": "gateway-http-route",
+    "Issuer": "webhook-cert-manager",
+    "PodMonitor": "monitoring",
+    "PrometheusRule": "monitoring",
+}
+"""Kinds of cert-manager, the Gateway API and the Prometheus Operator, each with a switch that makes one."""
 
 APPLYING = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-")
 
@@ -32,19 +41,43 @@ def namespaces(kube: Kube) -> None:
                 raise
 
 
+@pytest.fixture(scope="module")
+def kinds_of_others(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The API server knows them."""
+    folder = tmp_path_factory.mktemp("go")
+    files = [part for others in OTHERS for file in others.fetch(folder) for part in ("-f", str(file))]
+    cluster.kubectl("apply", "--server-side", *files)
+    cluster.kubectl("wait", "--for=condition=Established", *files, "--timeout=60s")
+
+
 @pytest.mark.parametrize("name", ["defaults", *SWITCHES])
-def test_every_object_is_taken(name: str, cluster: Cluster, namespaces: None) -> None:
-    done = template(SWITCHES.get(name, "{}"))
-    assert done.returncode == 0, done.stderr
-    documents = [doc for doc in yaml.load_all(done.stdout, yaml.CSafeLoader) if doc]
-    known = [doc for doc in documents if doc["kind"] not in OF_OTHERS]
-    answer = cluster.kubectl(*APPLYING, stdin=yaml.dump_all(known, Dumper=yaml.CSafeDumper), check=False)
+def test_every_object_is_taken(name: str, cluster: Cluster, namespaces: None, kinds_of_others: None) -> None:
+    documents = rendered(SWITCHES.get(name, "{}"))
+    answer = cluster.kubectl(*APPLYING, stdin=yaml.dump_all(documents, Dumper=yaml.CSafeDumper), check=False)
     assert answer.returncode == 0, answer.stderr
-    assert len(answer.stdout.splitlines()) == len(known)
+    assert len(answer.stdout.splitlines()) == len(documents)
     assert "Warning" not in answer.stderr
+
+
+@pytest.mark.parametrize("kind", OF_OTHERS)
+def test_a_field_that_others_do_not_have_is_refused(
+    kind: str, cluster: Cluster, namespaces: None, kinds_of_others: None
+) -> None:
+    body = next(doc for doc in rendered(SWITCHES[OF_OTHERS[kind]]) if doc["kind"] == kind)
+    body["spec"]["nobodysField"] = True
+    answer = cluster.kubectl(*APPLYING, stdin=yaml.safe_dump(body), check=False)
+    assert answer.returncode != 0
+    assert "nobodysField" in answer.stderr
 
 
 def test_a_pod_that_is_not_restricted_would_be_told_of(cluster: Cluster, namespaces: None) -> None:
     other = a_deployment("other").in_(NAMESPACE).body
     answer = cluster.kubectl(*APPLYING, stdin=yaml.safe_dump(other))
     assert "would violate PodSecurity" in answer.stderr
+
+
+def rendered(values: str) -> list[dict[str, Any]]:
+    """What helm makes of values."""
+    done = template(values)
+    assert done.returncode == 0, done.stderr
+    return [doc for doc in yaml.load_all(done.stdout, yaml.CSafeLoader) if doc]

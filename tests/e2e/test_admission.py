@@ -15,6 +15,7 @@ pytestmark = pytest.mark.e2e
 
 WEBHOOK = "llamamodel-operator-webhook"
 BROKEN_GRAMMAR = 'root ::= "yes" | no\nno ::= "no" )\n'
+ANY_CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
 WHERE = "spec.grammar.inline: line 2, column 13: "
 
 
@@ -54,6 +55,11 @@ def refused(kube: Kube, manifest: dict[str, Any]) -> str:
     except KubectlError as error:
         return str(error)
     return ""
+
+
+def test_where_operator_and_gateway_run_no_pod_may_be_less_than_restricted(environment: Environment) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other"}, "spec": {"containers": [ANY_CONTAINER]}}
+    assert 'violates PodSecurity "restricted' in refused(environment.system, pod)
 
 
 def test_a_warning_is_printed_and_the_model_is_stored(kube: Kube) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["SWITCHES"]
+from typing import Any
+
+import yaml
+
+__all__ = ["SWITCHES", "everything"]
 
 _VOLUME = "{name: ca, configMap: {name: corporate-ca}}"
 _MOUNT = "{name: ca, mountPath: /etc/ssl/corporate, readOnly: true}"
@@ -191,3 +195,37 @@ SWITCHES = {
     "names": "nameOverride: models",
     "full-name": "fullnameOverride: models",
 }
+
+_OFF = {
+    "webhook-off",
+    "operator-without-budget",
+    "gateway-without-budget",
+    "gateway-autoscaling-by-metrics",
+    "crds-none",
+    "rbac-none",
+    "rbac-without-users",
+    "service-account-of-others",
+    "metrics-service-none",
+    "monitoring-alerts-alone",
+    "monitoring-scrape-alone",
+    "names",
+    "full-name",
+}
+"""Switches that take something away, or name it otherwise."""
+
+
+def everything() -> str:
+    """Values with all that can be switched on; of two switches for one value the later one counts."""
+    merged: dict[str, Any] = {}
+    for name, values in SWITCHES.items():
+        if name not in _OFF:
+            _merge(merged, yaml.safe_load(values))
+    return yaml.safe_dump(merged)
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            _merge(into.setdefault(key, {}), value)
+        elif value is not None:  # None takes a default away
+            into[key] = value

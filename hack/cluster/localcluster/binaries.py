@@ -98,13 +98,18 @@ _BINARIES = {
         Binary("kwok", Module("kwok", "sigs.k8s.io/kwok"), "sigs.k8s.io/kwok/cmd/kwok"),
         Binary("kind", Module("kind", "sigs.k8s.io/kind"), "sigs.k8s.io/kind"),
         Binary("gitops-rules", Module("gitops", "github.com/argoproj/argo-cd/gitops-engine"), "."),
+        Binary(
+            "kube-score",
+            Module("kube-score", "github.com/zegl/kube-score"),
+            "github.com/zegl/kube-score/cmd/kube-score",
+        ),
     )
 }
 
 API_BINARIES = ("etcd", "kube-apiserver", "kubectl")
 """What ``--mode api-only`` starts, and the client for it."""
 
-FULL_BINARIES = tuple(name for name in _BINARIES if name not in ("kwok", "kind", "gitops-rules"))
+FULL_BINARIES = tuple(name for name in _BINARIES if name not in ("kwok", "kind", "gitops-rules", "kube-score"))
 """What ``--mode full`` needs, and the clients for it."""
 
 
