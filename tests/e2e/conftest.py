@@ -233,41 +233,50 @@ def gateway(environment: Environment) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def privileged(environment: Environment) -> Iterator[Callable[..., str]]:
-    """Runs a Python script on the node, with all its rights and processes."""
+def at_process(environment: Environment) -> Iterator[Callable[..., None]]:
+    """Runs a Python script on the node, with all its rights, for the one process of a pod that runs a program: it finds
+    the process's folder in /proc as `process`, and more arguments as `arguments`."""
     kube = environment.kube.within("kube-system")
-    _start_pod(kube, environment.operator_image, "signaller", privileged=True)
+    _start_pod(kube, environment.operator_image, "privileged", privileged=True)
 
-    def run(script: str, *arguments: str) -> str:
-        return kube("exec", "signaller", "--", PYTHON, "-c", script, *arguments)
+    def run(script: str, pod_uid: str, program: str, *arguments: str) -> None:
+        kube("exec", "privileged", "--", PYTHON, "-c", _FIND_PROCESS + script, pod_uid, program, *arguments)
 
     yield run
-    kube.delete("pod", "signaller", "--grace-period=0", "--force")
+    kube.delete("pod", "privileged", "--grace-period=0", "--force")
 
 
 @pytest.fixture(scope="session")
-def send_signal(privileged: Callable[..., str]) -> Callable[..., None]:
+def send_signal(at_process: Callable[..., None]) -> Callable[..., None]:
     """Sends a signal to a pod's process (default: the operator's) from outside its container: frozen means frozen."""
 
     def send(pod_uid: str, signal_name: str, program: str = "llamamodel-operator") -> None:
-        privileged(_SIGNAL, pod_uid, signal_name, program)
+        at_process(_SEND_SIGNAL, pod_uid, program, signal_name)
 
     return send
 
 
-_SIGNAL = """
-import os, pathlib, signal, sys
-uid, name, program = sys.argv[1:]
-sent = 0
+_FIND_PROCESS = """
+import pathlib, sys
+
+uid, program, *arguments = sys.argv[1:]
+found = []
 for process in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         cgroup, command = (process / "cgroup").read_text(), (process / "cmdline").read_bytes()
     except OSError:
         continue
     if (uid in cgroup or uid.replace("-", "_") in cgroup) and program.encode() in command:
-        os.kill(int(process.name), getattr(signal, name))
-        sent += 1
-sys.exit(0 if sent == 1 else f"{sent} processes found")
+        found.append(process)
+if len(found) != 1:
+    sys.exit(f"{len(found)} processes of {program} found")
+(process,) = found
+"""
+
+_SEND_SIGNAL = """
+import os, signal
+
+os.kill(int(process.name), signal.Signals[arguments[0]])
 """
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from e2e.conftest import GATEWAY, Environment
 from support.kube import Kube, eventually, llama_model
+from support.meanwhile import meanwhile
 
 pytestmark = pytest.mark.e2e
 
@@ -73,19 +72,10 @@ threads = [threading.Thread(target=client, args=(number,)) for number in range(c
 print(json.dumps(done))
 """
 
-_CUT = """
-import ctypes, fcntl, os, pathlib, socket, struct, sys
+_ROUTE = """
+import ctypes, fcntl, os, socket, struct, sys
 
-uid, program, address, request = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4], 16)
-found = []
-for process in pathlib.Path("/proc").glob("[0-9]*"):
-    try:
-        cgroup, command = (process / "cgroup").read_text(), (process / "cmdline").read_bytes()
-    except OSError:
-        continue
-    if (uid in cgroup or uid.replace("-", "_") in cgroup) and program.encode() in command:
-        found.append(process)
-(process,) = found
+address, request = arguments[0], int(arguments[1], 16)
 with open(process / "ns/net") as namespace:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(namespace.fileno(), 0x40000000):
@@ -102,50 +92,36 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
 """
 _WARM_UP_SEC = 6
 """Until each client has a stream that runs."""
-_ADD_ROUTE, _DELETE_ROUTE = "0x890b", "0x890c"
+_ADD, _DELETE = "0x890b", "0x890c"
+"""SIOCADDRT and SIOCDELRT."""
+
+Answers = list[dict[str, Any]]
 
 
-class Load:
-    """Clients in the cluster that ask the gateway one request after the other; `answers` waits for their end."""
-
-    def __init__(self, run: Callable[[], str]) -> None:
-        self._said = "[]"
-
-        def work() -> None:
-            self._said = run()
-
-        self._thread = threading.Thread(target=work)
-        self._thread.start()
-
-    def answers(self) -> list[dict[str, Any]]:
-        self._thread.join()
-        found: list[dict[str, Any]] = json.loads(self._said)
-        assert len(found) >= CLIENTS, "the clients themselves failed"
-        return found
-
-
-@contextmanager
-def load(
+def asked(
     run: Callable[..., str], host: str, model: str, *, seconds: float, clients: int = CLIENTS, tokens: int = 60
-) -> Iterator[Load]:
-    clients_at_work = Load(lambda: run(_LOAD, host, model, str(clients), str(seconds), str(tokens)))
-    try:
-        time.sleep(_WARM_UP_SEC)
-        yield clients_at_work
-    finally:
-        clients_at_work._thread.join()
+) -> Answers:
+    """What clients in the cluster were told that asked the gateway for so long, each one request after the other."""
+    found: Answers = json.loads(run(_LOAD, host, model, str(clients), str(seconds), str(tokens)))
+    assert len(found) >= clients, "the clients themselves failed"
+    return found
 
 
-def failed(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def load(run: Callable[..., str], host: str, model: str, **more: Any) -> AbstractContextManager[Callable[[], Answers]]:
+    """They ask while the block runs; see `asked`."""
+    return meanwhile(lambda: asked(run, host, model, **more), head_start_sec=_WARM_UP_SEC)
+
+
+def failed(answers: Answers) -> Answers:
     return [answer for answer in answers if "until" not in answer]
 
 
-def codes(answers: list[dict[str, Any]]) -> Counter[str]:
+def codes(answers: Answers) -> Counter[str]:
     """Of those that failed; `broken` are those that were told nothing."""
     return Counter("broken" if "broken" in answer else answer["code"] for answer in failed(answers))
 
 
-def answered_since_failures(answers: list[dict[str, Any]]) -> int:
+def answered_since_failures(answers: Answers) -> int:
     """How many requests that were sent after the last one that failed."""
     last = max((answer["at"] for answer in failed(answers)), default=0.0)
     return sum(answer["at"] > last for answer in answers)
@@ -185,9 +161,9 @@ def test_a_pod_that_is_killed_in_mid_stream_ends_its_own_streams_alone(
     kube: Kube, ready: str, gateway: str, in_cluster: Callable[..., str], send_signal: Callable[..., None]
 ) -> None:
     victim = pods(kube)[0]
-    with load(in_cluster, gateway, ready, seconds=40, tokens=500) as clients:  # so long that each is within its stream
+    with load(in_cluster, gateway, ready, seconds=40, tokens=500) as answers:  # so long that each is within its stream
         send_signal(victim["metadata"]["uid"], "SIGKILL", "llama-server")
-    found = clients.answers()
+    found = answers()
     assert set(codes(found)) <= {"upstream_died"}, failed(found)
     assert len(failed(found)) <= CLIENTS, failed(found)
     assert any(answer["pieces"] for answer in failed(found)), f"none ended within its stream: {failed(found)}"
@@ -197,9 +173,9 @@ def test_a_pod_that_is_killed_in_mid_stream_ends_its_own_streams_alone(
 def test_with_all_pods_gone_clients_are_told_so_and_answered_again_later(
     kube: Kube, ready: str, gateway: str, in_cluster: Callable[..., str]
 ) -> None:
-    with load(in_cluster, gateway, ready, seconds=40) as clients:
+    with load(in_cluster, gateway, ready, seconds=40) as answers:
         kube("delete", "pods", "-l", "llamamodel.dev/model=steady", "--force", "--grace-period=0")
-    found = clients.answers()
+    found = answers()
     assert set(codes(found)) <= {"model_loading", "upstream_died"}, failed(found)
     assert codes(found)["model_loading"] > 0
     assert codes(found)["upstream_died"] <= CLIENTS
@@ -212,18 +188,16 @@ def test_an_api_server_that_is_away_for_a_minute_does_not_matter_to_requests(
     ready: str,
     gateway: str,
     in_cluster: Callable[..., str],
-    privileged: Callable[..., str],
+    at_process: Callable[..., None],
 ) -> None:
     (pod,) = gateways(environment)
     address = environment.kube.within("default").must_get("service", "kubernetes")["spec"]["clusterIP"]
-    cut = (pod["metadata"]["uid"], "llamamodel-gateway", address)
-    privileged(_CUT, *cut, _ADD_ROUTE)
+    api_server = (_ROUTE, pod["metadata"]["uid"], "llamamodel-gateway", address)
+    at_process(*api_server, _ADD)
     try:
-        with load(in_cluster, gateway, ready, seconds=60) as clients:
-            pass
-        found = clients.answers()
+        found = asked(in_cluster, gateway, ready, seconds=60)
     finally:
-        privileged(_CUT, *cut, _DELETE_ROUTE)
+        at_process(*api_server, _DELETE)
     assert failed(found) == []
     assert restarts(gateways(environment)[0]) == 0
     kube("label", "lm", "steady", "note=seen")
@@ -233,19 +207,17 @@ def test_an_api_server_that_is_away_for_a_minute_does_not_matter_to_requests(
 
 
 def answers_to(name: str, gateway: str, in_cluster: Callable[..., str]) -> bool:
-    with load(in_cluster, gateway, name, seconds=0.1, clients=CLIENTS) as clients:
-        pass
-    return not failed(clients.answers())
+    return not failed(asked(in_cluster, gateway, name, seconds=0.1))
 
 
 def test_a_rolling_update_behind_the_gateway_loses_no_request(
     kube: Kube, ready: str, gateway: str, in_cluster: Callable[..., str]
 ) -> None:
     before = {pod["metadata"]["uid"] for pod in pods(kube)}
-    with load(in_cluster, gateway, ready, seconds=45) as clients:
+    with load(in_cluster, gateway, ready, seconds=45) as answers:
         kube.patch("lm", "steady", {"spec": {"engine": {**ENGINE, "batchSize": 256}}})
         eventually(lambda: not before & {pod["metadata"]["uid"] for pod in pods(kube)}, within=100)
-    found = clients.answers()
+    found = answers()
     assert failed(found) == []
     assert len(found) > CLIENTS
 
@@ -260,9 +232,9 @@ def test_a_gateway_that_is_killed_ends_what_it_works_on_alone(
     environment.deploy_operator("gateway.enabled=true", "gateway.replicas=2")
     environment.system("rollout", "status", f"deployment/{GATEWAY}", "--timeout=120s", timeout=130)
     first, second = eventually(lambda: found if len(found := gateways(environment)) == 2 else None, within=60)
-    with load(in_cluster, gateway, ready, seconds=40, clients=2 * CLIENTS) as clients:
+    with load(in_cluster, gateway, ready, seconds=40, clients=2 * CLIENTS) as answers:
         send_signal(first["metadata"]["uid"], "SIGKILL", "llamamodel-gateway")
-    found = clients.answers()
+    found = answers()
     assert set(codes(found)) <= {"broken"}, failed(found)
     assert len(failed(found)) <= 2 * CLIENTS, failed(found)
     assert failed(found), "it was at work"

@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from e2e.conftest import Environment, pod_of, serve, served
 from support.kube import Kube, condition, eventually, llama_model, steadily
+from support.meanwhile import meanwhile
 
 pytestmark = pytest.mark.e2e
 
@@ -102,38 +103,22 @@ print(json.dumps(ask(min(most, int(100 * seconds / short["seconds"])))))
 
 ENGINE = {"contextSize": 2048, "parallelSlots": 2}
 
-
-class Stream:
-    """Clients in the cluster that ask one request after the other; `answers` waits for their end."""
-
-    def __init__(self, run: Callable[[], str]) -> None:
-        self._said = ""
-
-        def work() -> None:
-            self._said = run()
-
-        self._thread = threading.Thread(target=work)
-        self._thread.start()
-
-    def answers(self) -> list[dict[str, Any]]:
-        self._thread.join()
-        found: list[dict[str, Any]] = json.loads(self._said)
-        return found
+Answers = list[dict[str, Any]]
 
 
-@contextmanager
 def streaming(
     run: Callable[..., str], host: str, *, clients: int, seconds: float, tokens: int = 48
-) -> Iterator[Stream]:
-    stream = Stream(lambda: run(_STREAM, host, str(clients), str(seconds), str(tokens)))
-    try:
-        time.sleep(2)
-        yield stream
-    finally:
-        stream._thread.join()
+) -> AbstractContextManager[Callable[[], Answers]]:
+    """Clients in the cluster that ask one request after the other, for so long, while the block runs."""
+
+    def answers() -> Answers:
+        found: Answers = json.loads(run(_STREAM, host, str(clients), str(seconds), str(tokens)))
+        return found
+
+    return meanwhile(answers, head_start_sec=2)
 
 
-def failed(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def failed(answers: Answers) -> Answers:
     return [answer for answer in answers if "error" in answer]
 
 
@@ -147,11 +132,11 @@ def test_with_two_replicas_a_rollout_under_load_fails_no_request(kube: Kube, in_
     kube("wait", "--for=condition=Ready", "lm/pair", "--timeout=240s", timeout=250)
     before = {pod["metadata"]["uid"] for pod in kube.select("pods", "llamamodel.dev/model=pair")}
     assert kube.must_get("poddisruptionbudget", "pair")["spec"]["maxUnavailable"] == 1
-    with streaming(in_cluster, f"pair.{kube.namespace}.svc", clients=3, seconds=60) as stream:
+    with streaming(in_cluster, f"pair.{kube.namespace}.svc", clients=3, seconds=60) as streamed:
         kube.patch("lm", "pair", {"spec": {"engine": {"contextSize": 1536}}})
         kube("wait", "--for=condition=Ready", "lm/pair", "--timeout=240s", timeout=250)
         after = {pod["metadata"]["uid"] for pod in kube.select("pods", "llamamodel.dev/model=pair")}
-    answers = stream.answers()
+    answers = streamed()
     assert failed(answers) == []
     assert len(answers) >= 10
     assert not before & after
@@ -164,11 +149,11 @@ def test_with_one_replica_and_no_spare_gpu_no_answer_is_cut_short(
     kube: Kube, in_cluster: Callable[..., str], record_property: Callable[[str, object], None]
 ) -> None:
     serve(kube, llama_model("single", gpu={"count": 2}, engine=ENGINE))  # all that the node has
-    with streaming(in_cluster, f"single.{kube.namespace}.svc", clients=2, seconds=75, tokens=96) as stream:
+    with streaming(in_cluster, f"single.{kube.namespace}.svc", clients=2, seconds=75, tokens=96) as streamed:
         kube.patch("lm", "single", {"spec": {"engine": {"contextSize": 1536}}})
         served(kube, "single")
         replaced = time.time()
-    answers = stream.answers()
+    answers = streamed()
     assert [one for one in failed(answers) if not one.get("refused")] == [], "what was begun was finished"
     assert any(one["at"] > replaced for one in answers if "tokens" in one), "the old pod did not wait for a pause"
     good = sorted(one["at"] for one in answers if "tokens" in one)

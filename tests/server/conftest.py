@@ -47,6 +47,10 @@ class Server:
     log: Path
     arguments: tuple[str, ...]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
     def post(self, path: str, **body: Any) -> Answer:
         request = urllib.request.Request(  # noqa: S310 (loopback)
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}

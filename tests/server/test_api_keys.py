@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 from collections.abc import Iterator, Mapping
@@ -16,9 +15,8 @@ import pytest
 from llamamodel_operator import drainer
 from llamamodel_operator.api.spec import Task
 from llamamodel_operator.core.engine.proof import Expected
-from llamamodel_operator.core.observed import Pod, Proof, ServerReport
-from llamamodel_operator.shell.prober import Prober
-from llamamodel_operator.shell.store import Key
+from llamamodel_operator.core.observed import Proof, ServerReport
+from support.probing import probed
 
 from .conftest import Server, Start
 
@@ -94,25 +92,13 @@ def test_a_file_without_a_key_opens_the_server_to_all(start_server: Start, tmp_p
 
 def proof(server: Server, *, key: str | None) -> ServerReport:
     """What the operator knows of a server that must want a key, after it has asked with this one."""
-
-    async def passes() -> ServerReport:
-        news = asyncio.Event()
-        port = int(server.url.rpartition(":")[2])
-        prober = Prober(again=lambda _: news.set(), pod_key={"demo": key}.get, port=port)
-        pod = Pod(name="gemma-0", ready=True, address="127.0.0.1", container_id="containerd://1")
-        expected = Expected(name="gemma", task=Task.GENERATE)
-        try:
-            async with asyncio.timeout(120):
-                while True:
-                    reports = prober.reports(Key("demo", "gemma"), [pod], scales=None, expected=expected, locked=True)
-                    if pod.name in reports and reports[pod.name].proof is not None:
-                        return reports[pod.name]
-                    await news.wait()
-                    news.clear()
-        finally:
-            await prober.close()
-
-    return asyncio.run(passes())
+    return probed(
+        server.port,
+        until=lambda report: report.proof is not None,
+        pod_key={"demo": key}.get,
+        expected=Expected(name="gemma", task=Task.GENERATE),
+        locked=True,
+    )
 
 
 def test_a_server_is_proven_by_its_key_alone_and_an_open_one_is_found_out(start_server: Start, keys: Path) -> None:
@@ -131,10 +117,9 @@ def test_the_drain_sees_a_running_answer_by_a_key_of_its_file(locked: Server, tm
     nobody, file = tmp_path / "tcp", tmp_path / "keys"
     nobody.write_text("header\n")  # by connections nobody is there
     file.write_text("not-yet\nlast\n")
-    port = int(locked.url.rpartition(":")[2])
 
     def busy() -> bool:
-        return drainer.is_busy(port, keys_file=file, tables=[str(nobody)])
+        return drainer.is_busy(locked.port, keys_file=file, tables=[str(nobody)])
 
     assert not busy()
     with closing(http.client.HTTPConnection(urlsplit(locked.url).netloc, timeout=_TIMEOUT_SEC)) as connection:

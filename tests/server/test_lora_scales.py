@@ -21,6 +21,7 @@ from llamamodel_operator.core.observed import Pod, ServerReport
 from llamamodel_operator.shell.prober import Prober
 from llamamodel_operator.shell.store import Key
 from support.lora import LAYERS, write_adapter
+from support.probing import probed
 
 from .conftest import BUILD, NoStartError, Server, Start
 
@@ -71,23 +72,7 @@ def lora_arguments(folder: Path, *scales: float) -> list[str]:
 
 def make_so(server: Server, *scales: float) -> ServerReport:
     """Passes with these scales in the spec, until the server is known to have them."""
-
-    async def passes() -> ServerReport:
-        news = asyncio.Event()
-        prober = Prober(again=lambda _: news.set(), port=int(server.url.rpartition(":")[2]))
-        try:
-            async with asyncio.timeout(120):
-                while True:
-                    pod = Pod(name="gemma-0", ready=True, address="127.0.0.1", container_id="containerd://1")
-                    report = prober.reports(Key("demo", "gemma"), [pod], scales=scales).get(pod.name)
-                    if report is not None and report.scales == scales:
-                        return report
-                    await news.wait()
-                    news.clear()
-        finally:
-            await prober.close()
-
-    return asyncio.run(passes())
+    return probed(server.port, until=lambda report: report.scales == scales, scales=scales)
 
 
 def scales_of(server: Server) -> Scales:
@@ -185,7 +170,7 @@ def test_a_server_with_an_api_key_is_unknown(start_server: Start, caplog: pytest
         return dict(known)
 
     with start_server("--api-key", "secret") as server, caplog.at_level(logging.INFO):
-        assert asyncio.run(one_pass(int(server.url.rpartition(":")[2]))) == {}
+        assert asyncio.run(one_pass(server.port)) == {}
 
 
 def test_an_adapter_of_another_model_is_refused_at_the_start(start_server: Start, adapters: Path) -> None:

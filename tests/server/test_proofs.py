@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from llamamodel_operator.api.spec import Task
 from llamamodel_operator.core.engine.offload_log import offload_of
 from llamamodel_operator.core.engine.proof import Expected
-from llamamodel_operator.core.observed import Pod, Proof, ServerReport
-from llamamodel_operator.shell.prober import Prober
-from llamamodel_operator.shell.store import Key
+from llamamodel_operator.core.observed import Proof, ServerReport
+from support.probing import probed
 
 from .conftest import Server, Start
 
@@ -19,23 +16,7 @@ WIDTH = 640
 
 def asked(server: Server, expected: Expected) -> ServerReport:
     """What the operator knows of it after it has asked."""
-
-    async def passes() -> ServerReport:
-        news = asyncio.Event()
-        prober = Prober(again=lambda _: news.set(), port=int(server.url.rpartition(":")[2]))
-        pod = Pod(name="gemma-0", ready=True, address="127.0.0.1", container_id="containerd://1")
-        try:
-            async with asyncio.timeout(120):
-                while True:
-                    reports = prober.reports(Key("demo", "gemma"), [pod], scales=None, expected=expected)
-                    if pod.name in reports and reports[pod.name].proof is not None:
-                        return reports[pod.name]
-                    await news.wait()
-                    news.clear()
-        finally:
-            await prober.close()
-
-    return asyncio.run(passes())
+    return probed(server.port, until=lambda report: report.proof is not None, expected=expected)
 
 
 def test_a_server_that_generates_is_proven_and_another_name_or_task_is_not(start_server: Start) -> None:

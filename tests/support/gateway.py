@@ -141,9 +141,13 @@ def running_gateway(
 
 
 class FakeServer:
-    """A scripted server in the place of llama-server."""
+    """A scripted server in the place of llama-server.
 
-    def __init__(self, say: Say) -> None:
+    `asked`: what was posted to it; `gone`: a client did not stay for its answer.
+    """
+
+    def __init__(self, say: Say, *, get: Say | None = None) -> None:
+        """`get`: what is said to a GET; without it none is taken."""
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
         self.gone = threading.Event()
         server = self
@@ -154,6 +158,15 @@ class FakeServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                self._say(say, body)
+
+            def do_GET(self) -> None:
+                if get is None:
+                    self.send_error(501)
+                else:
+                    self._say(get, b"")
+
+            def _say(self, say: Say, body: bytes) -> None:
                 try:
                     say(self, body)
                 except OSError:

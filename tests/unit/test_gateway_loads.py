@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel, served_model
-from support.gateway import GivenDirectory, running_gateway
+from support.gateway import FakeServer, GivenDirectory, running_gateway, whole
 
 pytestmark = pytest.mark.real_time
 
@@ -21,47 +21,25 @@ BUSY = "llamacpp:requests_processing 4\nllamacpp:requests_deferred 3\n"
 IDLE = "llamacpp:requests_processing 0\nllamacpp:requests_deferred 0\n"
 
 
-class Pod:
+class Pod(FakeServer):
     """Answers requests with its own name, and says how much it has to do."""
 
     def __init__(self, name: str, metrics: str) -> None:
         self.metrics = metrics
         self.in_pieces = False
         """Its metrics come line by line."""
-        self.asked = threading.Semaphore(0)
-        pod = self
+        self.metrics_asked = threading.Semaphore(0)
+        super().__init__(whole(200, name), get=self._say_metrics)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self._say(name)
-
-            def do_GET(self) -> None:
-                assert self.path == "/metrics"
-                pod.asked.release()
-                self._say(pod.metrics, pieces=pod.metrics.splitlines(keepends=True) if pod.in_pieces else ())
-
-            def _say(self, text: str, pieces: Sequence[str] = ()) -> None:
-                self.send_response(200 if text else 501)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                for piece in pieces or (text,):
-                    self.wfile.write(piece.encode())
-                    time.sleep(0.05 if pieces else 0)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _say_metrics(self, handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        assert handler.path == "/metrics"
+        self.metrics_asked.release()
+        handler.send_response(200 if self.metrics else 501)
+        handler.send_header("Content-Length", str(len(self.metrics)))
+        handler.end_headers()
+        for piece in self.metrics.splitlines(keepends=True) if self.in_pieces else [self.metrics]:
+            handler.wfile.write(piece.encode())
+            time.sleep(0.05 if self.in_pieces else 0)
 
 
 @contextmanager
@@ -115,7 +93,7 @@ def test_what_a_pod_says_may_come_in_pieces() -> None:
 
 def test_a_pod_that_does_not_say_is_judged_by_the_gateways_own_requests() -> None:
     with pods("", IDLE) as given, client_of(given) as client:
-        while not given[0].asked.acquire(blocking=False):
+        while not given[0].metrics_asked.acquire(blocking=False):
             who_answers(client)
         assert {who_answers(client) for _ in range(50)} == {"0", "1"}
 
@@ -127,7 +105,7 @@ def test_nobody_is_asked_where_it_makes_no_difference_or_there_are_no_metrics() 
             assert {who_answers(client) for _ in range(20)} == {"0"}
         with client_of(given, model=without) as client:
             assert {who_answers(client) for _ in range(20)} == {"0", "1"}
-        assert not any(pod.asked.acquire(timeout=0.1) for pod in given)
+        assert not any(pod.metrics_asked.acquire(timeout=0.1) for pod in given)
 
 
 def test_whether_a_model_has_metrics_is_in_its_spec() -> None:

@@ -9,68 +9,50 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
 
 from llamamodel_operator.core.gateway.routes import ServedModel, served_model
 from llamamodel_operator.core.gateway.waits import WaitLimits
-from support.gateway import CHAT, GEMMA, GivenDirectory, error_of, running_gateway
+from support.gateway import CHAT, GEMMA, FakeServer, GivenDirectory, Say, error_of, running_gateway, whole
 
 from .builders import a_model
 
 pytestmark = pytest.mark.real_time
 
 LOCKED = replace(GEMMA, locked=True)
+REFUSED = whole(401, json.dumps({"error": {"code": 401, "message": "Invalid API Key"}}))
 
 
-class Pod:
+class Pod(FakeServer):
     """A server that wants a key; empty: it wants none. It remembers the keys that it was shown, by method and path."""
 
     def __init__(self, key: str = "", *, metrics_at: str = "") -> None:
+        """`metrics_at`: where it sends who asks for its metrics."""
         self.shown: list[tuple[str, str | None]] = []
         self.metrics_asked = threading.Event()
-        pod = self
+        self._key, self._metrics_at = key, metrics_at
+        super().__init__(self._locked(whole(200, "{}")), get=self._say_metrics)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def _locked(self, say: Say) -> Say:
+        def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+            shown = handler.headers.get("Authorization")
+            self.shown.append((f"{handler.command} {handler.path}", shown))
+            (say if shown == f"Bearer {self._key}" or not self._key else REFUSED)(handler, body)
 
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self._say(b"{}")
+        return answer
 
-            def do_GET(self) -> None:
-                if metrics_at:
-                    self.send_response(302)
-                    self.send_header("Location", metrics_at)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                else:
-                    self._say(b"llamacpp:requests_processing 0\n")
-                pod.metrics_asked.set()
-
-            def _say(self, text: bytes) -> None:
-                shown = self.headers.get("Authorization")
-                pod.shown.append((f"{self.command} {self.path}", shown))
-                refused = bool(key) and shown != f"Bearer {key}"
-                body = json.dumps({"error": {"code": 401, "message": "Invalid API Key"}}).encode() if refused else text
-                self.send_response(401 if refused else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _say_metrics(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if self._metrics_at:
+            handler.send_response(302)
+            handler.send_header("Location", self._metrics_at)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        else:
+            self._locked(whole(200, "llamacpp:requests_processing 0\n", "text/plain"))(handler, body)
+        self.metrics_asked.set()
 
 
 @pytest.fixture
