@@ -12,6 +12,9 @@ MERMAID_SHA256 := 07e37dfa97b337ccc85365d57eddf99b9706f09db3b59b260d0333b23b343c
 
 # The instance that the targets work on; give another name to run two side by side.
 NAME ?= dev
+# Where a release is to be found: its page, and the folder that its archives are downloaded from.
+PLUGIN_HOMEPAGE ?= https://llamamodel.dev
+PLUGIN_URL ?= https://llamamodel.dev/download
 # More arguments for pytest, such as PYTEST_ARGS='-k lease'
 PYTEST_ARGS ?=
 
@@ -46,6 +49,7 @@ generate: ## Write what is generated: CRD, chart, dashboards, reference, Argo CD
 	@$(RUN) python hack/dashboards
 	@$(RUN) python hack/reference
 	@$(RUN) python hack/gitops
+	@$(RUN) python hack/picture render
 
 .PHONY: format
 format: ## Format the code
@@ -177,6 +181,20 @@ audit: ## Look for known vulnerabilities in them; asks PyPI, and fails too where
 	@mkdir -p build
 	@$(UV) export --frozen --quiet --no-default-groups --no-emit-project --output-file build/requirements.txt >/dev/null
 	@$(UV) tool run pip-audit --strict --require-hashes --disable-pip --requirement build/requirements.txt
+
+.PHONY: image-reproducible
+image-reproducible: ## Build the operator's image twice, each step anew, and fail where the digests differ; takes minutes
+	@$(IMAGES) reproduce
+
+.PHONY: plugin
+plugin: ## Make the kubectl plugin: archives and krew's manifest, in build/plugin; PLUGIN_URL is where they will be
+	@$(RUN) python hack/plugin build
+	@$(RUN) python hack/plugin manifest --homepage $(PLUGIN_HOMEPAGE) --url $(PLUGIN_URL)
+
+.PHONY: plugin-check
+plugin-check: ## Install each archive by krew's own code, from a server on this machine, by krew's rules for manifests
+	@$(CLUSTER) build --only kubectl
+	$(RUN) python hack/plugin check
 
 .PHONY: lint-workflows
 lint-workflows: ## Lint .github/workflows

@@ -49,6 +49,9 @@ _GZIP_LEVEL = "1"
 _CACHES_LAYERS = {"overlay": "true", "vfs": "false"}
 """With vfs each layer is a whole copy of the file system: keeping them takes longer than building anew."""
 
+_TIMESTAMP = "0"
+"""Seconds since 1970, the time of every file and of the image: else no two builds would be the same."""
+
 _KEPT_LAYERS = {"overlay": 60, "vfs": 4}
 """Layers in the storage before unnamed ones are dropped."""
 
@@ -60,6 +63,8 @@ class BuildahBuilder:
     root: Path
     cache: Cache
     steps: Steps
+    reuse_layers: bool = True
+    """False: every step of the Dockerfile runs, whatever was built before."""
     _driver: str = ""
 
     def build(self, recipe: Recipe, *, image: str, archive: Path) -> None:
@@ -73,6 +78,7 @@ class BuildahBuilder:
             f"{recipe.name}: build {image}",
             [
                 *("bud", f"--layers={_CACHES_LAYERS[self._driver]}", "--iidfile", str(identifier)),
+                *("--timestamp", _TIMESTAMP, *(() if self.reuse_layers else ("--no-cache",))),
                 *("--build-arg", f"BASE_IMAGE={base}", *_host_certificates()),
                 *("--file", str(self.root / recipe.dockerfile), str(self.root / recipe.context)),
             ],

@@ -1,6 +1,7 @@
 """The command line: parse, call, print; progress goes to stderr, results to stdout."""
 
 import argparse
+import dataclasses
 import json
 import signal
 import sys
@@ -8,19 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from .archive import differences, digest_of
 from .build import Builder, BuiltImage, build_images, find_image
 from .buildah import BuildahBuilder
 from .cache import Cache, cache_from_environment
 from .docker import DockerBuilder, remove_docker_images
 from .errors import ImagesError
 from .preflight import require_builder, this_machine
-from .recipes import RECIPES, Recipe, image_name
+from .recipes import OPERATOR, RECIPES, Recipe, image_name
 from .steps import Steps
 
 __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
+_SHOWN = 40
+"""Lines of what differs between two builds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         match options.verb:
             case "build":
                 _build(options, cache=cache)
+            case "reproduce":
+                return _reproduce(cache)
             case "names":
                 _names(options)
             case _:
@@ -68,6 +74,33 @@ def _builder(kind: str, *, cache: Cache, steps: Steps) -> Builder:
     if kind == "docker":
         return DockerBuilder(root=_ROOT, steps=steps)
     return BuildahBuilder(root=_ROOT, cache=cache, steps=steps)
+
+
+def _reproduce(cache: Cache) -> int:
+    """Builds the operator's image twice, each step anew, and compares; 1 where the two differ.
+
+    Only by buildah: `docker save` keeps the times of the files.
+    """
+    require_builder(dataclasses.replace(this_machine(), docker="not for this"))
+    with cache.locked(waiting=lambda: print("waiting for another build", file=sys.stderr)) as lock:
+        steps = Steps(logs=cache.logs, lock=lock)
+        builder = BuildahBuilder(root=_ROOT, cache=cache, steps=steps, reuse_layers=False)
+        archives = [cache.root / f"reproduced-{number}.tar" for number in (1, 2)]
+        try:
+            for archive in archives:
+                archive.unlink(missing_ok=True)
+                builder.build(OPERATOR, image=image_name(OPERATOR, root=_ROOT), archive=archive)
+            digests = [digest_of(archive) for archive in archives]
+            different = differences(*archives)
+        finally:
+            for archive in archives:
+                archive.unlink(missing_ok=True)
+    if digests[0] != digests[1]:
+        lines = "\n".join(f"  {line}" for line in different[:_SHOWN])
+        print(f"error: two builds of the same source differ, {digests[0]} and {digests[1]}:\n{lines}", file=sys.stderr)
+        return 1
+    print(f"both builds gave {digests[0]}")
+    return 0
 
 
 def _names(options: argparse.Namespace) -> None:
@@ -126,5 +159,6 @@ def _parser() -> argparse.ArgumentParser:
     selection.add_argument("-o", "--output", choices=["text", "json"], default="text")
     verbs.add_parser("build", parents=[selection], help="build what changed, print names and archives")
     verbs.add_parser("names", parents=[selection], help="print the names that a build would give")
+    verbs.add_parser("reproduce", help="build the operator twice, from nothing, and fail where the digests differ")
     verbs.add_parser("clean", help="delete archives, logs, storage and images made here")
     return parser
