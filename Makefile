@@ -104,8 +104,8 @@ test-kind: ## The configuration of kind, by the code of kind and kubeadm; no Doc
 	$(RUN) pytest tests/kind $(PYTEST_ARGS)
 
 .PHONY: e2e
-e2e: images ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep
-	@$(CLUSTER) build
+e2e: $(if $(E2E_KUBECONFIG),,images) ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names a cluster to keep, E2E_KUBECONFIG any other
+	@$(CLUSTER) build $(if $(E2E_KUBECONFIG),--only "kubectl helm")
 	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: e2e-failures

@@ -13,7 +13,7 @@ from e2e.conftest import Environment, applied, pod_of, serve
 from support.gguf import layer_tensors, llama_metadata, write_gguf
 from support.kube import Kube, condition, eventually, llama_model, steadily
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("gpus")]
 
 LABEL = "nvidia.com/gpu.memory"
 FIGURES: dict[str, Any] = {
