@@ -161,7 +161,7 @@ def add_node(kube: Kube) -> Iterator[Callable[[str, str, str], None]]:
 
 
 def test_a_node_that_is_added_later_answers_who_waits_for_it_and_restarts_nothing(
-    kube: Kube, add_node: Callable[[str, str, str], None]
+    kube: Kube, folder: Path, add_node: Callable[[str, str, str], None]
 ) -> None:
     tolerations = [{"key": "test/no-kubelet", "operator": "Exists"}]
     serve(kube, llama_model("runs", gpu={"count": 1}, tolerations=tolerations))
