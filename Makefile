@@ -33,7 +33,7 @@ demo: ## From nothing to an answer: cluster, operator, a real model, a streamed 
 demo-down: cluster-down ## Remove all that `make demo` started
 
 .PHONY: test
-test: test-unit test-servers test-api test-chart e2e ## Run every test; the clusters that they need they start and end themselves
+test: test-unit test-servers test-api test-chart test-kind e2e ## Run every test; the clusters that they need they start and end themselves
 
 ##@ Development
 
@@ -103,9 +103,14 @@ test-chart: ## The chart, rendered, and linted by helm, kube-score and checkov; 
 	@$(CLUSTER) build --only helm,gitops-rules,kube-score
 	$(RUN) pytest tests/chart tests/gitops $(PYTEST_ARGS)
 
+.PHONY: test-kind
+test-kind: ## The configuration of kind, by the code of kind and kubeadm; no Docker needed
+	@$(CLUSTER) build --only kind,kubeadm,kubectl,helm
+	$(RUN) pytest tests/kind $(PYTEST_ARGS)
+
 .PHONY: e2e
-e2e: images ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names one to keep
-	@$(CLUSTER) build
+e2e: $(if $(E2E_KUBECONFIG),,images) ## The operator in a pod, the real kubelet, the real llama-server; E2E_CLUSTER names a cluster to keep, E2E_KUBECONFIG any other
+	@$(CLUSTER) build $(if $(E2E_KUBECONFIG),--only "kubectl helm")
 	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: e2e-failures

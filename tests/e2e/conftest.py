@@ -1,4 +1,8 @@
-"""The operator in a pod, installed by its chart, on a cluster with a real kubelet and a real llama-server."""
+"""The operator in a pod, installed by its chart, on a cluster with a real kubelet and a real llama-server.
+
+The cluster is one of hack/cluster, of which everything is known and nothing is skipped; or, by E2E_KUBECONFIG, any
+other (`e2e.foreign`): tests that need more of it than its API are skipped and say what they need.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e import foreign
 from support.audit import AuditLog
 from support.kube import Kube, KubectlError, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+RELEASE = "llamamodel-operator"
 OPERATOR_NAMESPACE = "llamamodel-system"
 GATEWAY = "llamamodel-operator-gateway"
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:llamamodel-operator"
 RESYNC_SEC = 10
+_AUDIT = "the audit log of the API server"
 PYTHON = "/opt/llamamodel/bin/python"
 
 
@@ -83,23 +91,50 @@ print(json.dumps(answers))
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inside:
+    """What is known of a cluster of hack/cluster beside its API."""
+
+    name: str
+    audit_log: Path
+    models_dir: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment:
     """A cluster with the operator in it."""
 
-    name: str
     kube: Kube
-    audit_log: Path
-    models_dir: Path
     operator_image: str
+    operator_target: tuple[str, ...]
+    """The arguments by which `hack/deploy operator` finds it; likewise `storage`."""
+    storage_target: tuple[str, ...]
+    own: Inside | None
+    """None for a cluster of which only the API is known."""
+
+    def inside(self, need: str) -> Inside:
+        """What is known of the cluster; skips the test, which has that need, where nothing is."""
+        if self.own is None:
+            pytest.skip(f"needs {need}, which a cluster of {foreign.KUBECONFIG} does not give")
+        return self.own
+
+    @property
+    def name(self) -> str:
+        """Its name for hack/cluster."""
+        return self.inside("a cluster of hack/cluster").name
+
+    @property
+    def models_dir(self) -> Path:
+        """What the claim `models` holds, as a folder here."""
+        return self.inside("the folder behind the claim `models`").models_dir
 
     def deploy_operator(self, *values: str) -> None:
         """Installs or upgrades the chart with the given values (KEY=VALUE)."""
         settings = [f"resyncIntervalSec={RESYNC_SEC}", *values]
-        _tool("hack/deploy", "operator", "--name", self.name, *(p for v in settings for p in ("--set", v)))
+        _tool("hack/deploy", "operator", *self.operator_target, *(p for v in settings for p in ("--set", v)))
 
     def storage(self, namespace: str) -> None:
         """The claim `models`, with Gemma 3 270M on it."""
-        _tool("hack/deploy", "storage", "--name", self.name, "--namespace", namespace)
+        _tool("hack/deploy", "storage", *self.storage_target, "--namespace", namespace)
 
     @property
     def system(self) -> Kube:
@@ -108,7 +143,7 @@ class Environment:
 
     def audit(self) -> AuditLog:
         """Writes from now on."""
-        return AuditLog(self.audit_log)
+        return AuditLog(self.inside(_AUDIT).audit_log)
 
     def scale_operator(self, replicas: int) -> None:
         """Waits until exactly so many pods run, and none that is on its way out."""
@@ -167,27 +202,72 @@ def applied(kube: Kube, manifest: Mapping[str, Any]) -> str:
     return done.stdout
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """On a cluster of ours a test that is skipped has failed."""
+    report = yield
+    if report.skipped and not foreign.is_meant():
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and only with {foreign.KUBECONFIG} may tests be: {call.excinfo}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def environment() -> Iterator[Environment]:
     """A cluster of its own, ended afterwards; E2E_CLUSTER names one to use, and to keep, instead."""
+    with _foreign_cluster() if foreign.is_meant() else _own_cluster() as made:
+        made.deploy_operator()
+        yield made
+
+
+@contextmanager
+def _own_cluster() -> Iterator[Environment]:
     kept = os.environ.get("E2E_CLUSTER")
     name = kept or f"e2e-{os.getpid() % 100000}"
     try:
         _tool("hack/cluster", "up", "--name", name)
         status = json.loads(_tool("hack/cluster", "status", "--name", name, "-o", "json"))
         names = json.loads(_tool("hack/images", "names", "-o", "json"))
-        made = Environment(
-            name=name,
+        yield Environment(
             kube=Kube(kubeconfig=Path(status["kubeconfig"]), bin_dir=Path(status["binDir"])),
-            audit_log=Path(status["auditLog"]),
-            models_dir=Path(status["modelsHostDir"]),
             operator_image=names["operator"],
+            operator_target=("--name", name),
+            storage_target=("--name", name),
+            own=Inside(name=name, audit_log=Path(status["auditLog"]), models_dir=Path(status["modelsHostDir"])),
         )
-        made.deploy_operator()
-        yield made
     finally:
         if not kept:
             _tool("hack/cluster", "down", "--name", name)
+
+
+@contextmanager
+def _foreign_cluster() -> Iterator[Environment]:
+    settings = foreign.Settings.read()
+    bin_dir = Path(_tool("hack/cluster", "bin-dir").strip())
+    kube = Kube(kubeconfig=settings.kubeconfig, bin_dir=bin_dir)
+    with foreign.borrowed(kube, settings=settings, release=RELEASE, namespace=OPERATOR_NAMESPACE):
+        yield Environment(
+            kube=kube,
+            operator_image=settings.operator_image,
+            operator_target=settings.operator_target,
+            storage_target=settings.storage_target,
+            own=None,
+        )
+
+
+@pytest.fixture
+def audited(environment: Environment) -> None:
+    """For tests that do something before they ask for the audit log."""
+    environment.inside(_AUDIT)
+
+
+@pytest.fixture(scope="session")
+def gpus(environment: Environment) -> None:
+    """For tests that run or count GPUs: the two fake ones on a node, which a cluster of ours always has."""
+    if environment.own is None and not foreign.has_fake_gpus(environment.kube):
+        pytest.skip(f"needs a node with two fake GPUs: {foreign.FAKE_GPUS}=1 gives one to the cluster")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +283,7 @@ def kube(environment: Environment, request: pytest.FixtureRequest) -> Iterator[K
     within("delete", "llamamodels", "--all", "--wait")
     eventually(lambda: not within.select("pods", "app.kubernetes.io/managed-by=llamamodel-operator"), within=60)
     within("delete", "namespace", namespace, "--timeout=100s")
-    within("delete", "persistentvolume", f"models-{namespace}", "--wait=false")
+    within("delete", "persistentvolume", f"models-{namespace}", "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +316,7 @@ def gateway(environment: Environment) -> Iterator[str]:
 def at_process(environment: Environment) -> Iterator[Callable[..., None]]:
     """Runs a Python script on the node, with all its rights, for the one process of a pod that runs a program: it finds
     the process's folder in /proc as `process`, and more arguments as `arguments`."""
+    environment.inside("the processes and routes of the node")
     kube = environment.kube.within("kube-system")
     _start_pod(kube, environment.operator_image, "privileged", privileged=True)
 
@@ -290,7 +371,7 @@ def _start_pod(kube: Kube, image: str, name: str, *, privileged: bool = False) -
     container = {
         "name": name,
         "image": image,
-        "imagePullPolicy": "Never",
+        "imagePullPolicy": "IfNotPresent",
         "command": [PYTHON, "-c", "import time; time.sleep(86400)"],
         "securityContext": {"privileged": True, "runAsUser": 0} if privileged else restricted,
     }

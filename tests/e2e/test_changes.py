@@ -11,7 +11,7 @@ import pytest
 
 from support.kube import Kube, condition, eventually, llama_model, steadily
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("gpus")]
 
 POD_SELECTOR = "llamamodel.dev/model=gemma"
 SECONDS = 20.0

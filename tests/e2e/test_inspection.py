@@ -112,6 +112,7 @@ def test_a_file_that_comes_later_is_found(kube: Kube, folder: Path, environment:
     kube.delete("llamamodel", "later")
 
 
+@pytest.mark.usefixtures("audited")
 def test_a_restart_of_the_operator_creates_no_job(kube: Kube, environment: Environment) -> None:
     model = serve(kube, llama_model("steady"))
     assert condition(model, "Inspected")["status"] == "True"

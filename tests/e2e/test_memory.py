@@ -13,7 +13,7 @@ from e2e.conftest import Environment, applied, pod_of, serve
 from support.gguf import layer_tensors, llama_metadata, write_gguf
 from support.kube import Kube, condition, eventually, llama_model, steadily
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("gpus")]
 
 LABEL = "nvidia.com/gpu.memory"
 FIGURES: dict[str, Any] = {
@@ -161,7 +161,7 @@ def add_node(kube: Kube) -> Iterator[Callable[[str, str, str], None]]:
 
 
 def test_a_node_that_is_added_later_answers_who_waits_for_it_and_restarts_nothing(
-    kube: Kube, add_node: Callable[[str, str, str], None]
+    kube: Kube, folder: Path, add_node: Callable[[str, str, str], None]
 ) -> None:
     tolerations = [{"key": "test/no-kubelet", "operator": "Exists"}]
     serve(kube, llama_model("runs", gpu={"count": 1}, tolerations=tolerations))

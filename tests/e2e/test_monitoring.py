@@ -17,7 +17,7 @@ from e2e.conftest import OPERATOR_NAMESPACE, ROOT, Environment, serve
 from support.kube import Kube, eventually, llama_model
 from support.promql import scraped
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("gpus")]
 
 CHART = ROOT / "charts" / "llamamodel-operator"
 RECORDED = ROOT / "tests" / "monitoring" / "recorded"

@@ -13,7 +13,7 @@ from e2e.conftest import OPERATOR_USER, RESYNC_SEC, Environment
 from e2e.test_serving import POST
 from support.kube import Kube, condition, eventually, llama_model, steadily
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("gpus")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,6 +24,7 @@ def two_models(environment: Environment, kube: Kube) -> Iterator[None]:
     environment.scale_operator(1)
 
 
+@pytest.mark.usefixtures("audited")
 def test_nothing_changes_once_all_is_ready(environment: Environment, kube: Kube) -> None:
     def all_is_known() -> bool:
         """What servers and their logs say of themselves comes last, after they are ready."""
@@ -50,6 +51,7 @@ def test_no_object_has_a_finalizer_or_an_annotation_of_kopf(kube: Kube) -> None:
         assert not [key for key in raw["metadata"].get("annotations", {}) if "kopf" in key], about
 
 
+@pytest.mark.usefixtures("audited")
 def test_the_operator_may_be_away(environment: Environment, kube: Kube, in_cluster: Callable[..., str]) -> None:
     environment.scale_operator(0)
 

@@ -127,6 +127,7 @@ def restarts(kube: Kube, name: str) -> list[tuple[str, int]]:
     return sorted((pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]) for pod in pods)
 
 
+@pytest.mark.usefixtures("gpus")
 def test_with_two_replicas_a_rollout_under_load_fails_no_request(kube: Kube, in_cluster: Callable[..., str]) -> None:
     kube.apply(llama_model("pair", replicas=2, gpu={}, engine=ENGINE))
     kube("wait", "--for=condition=Ready", "lm/pair", "--timeout=240s", timeout=250)
@@ -145,6 +146,7 @@ def test_with_two_replicas_a_rollout_under_load_fails_no_request(kube: Kube, in_
     kube.delete("llamamodel", "pair")
 
 
+@pytest.mark.usefixtures("gpus")
 def test_with_one_replica_and_no_spare_gpu_no_answer_is_cut_short(
     kube: Kube, in_cluster: Callable[..., str], record_property: Callable[[str, object], None]
 ) -> None:
@@ -165,6 +167,7 @@ def test_with_one_replica_and_no_spare_gpu_no_answer_is_cut_short(
     kube.delete("llamamodel", "single")
 
 
+@pytest.mark.usefixtures("gpus")
 def test_a_pod_that_is_stopped_while_it_loads_ends_at_once(kube: Kube) -> None:
     """A tenth of a core makes it load for long; llama-server handles no signal until it has."""
     kube.apply(llama_model("loads", gpu={}, engine=ENGINE, resources={"limits": {"cpu": "100m"}}))

@@ -11,7 +11,7 @@ import pytest
 from e2e.conftest import Environment
 from support.kube import Kube, condition, llama_model
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("gpus")]
 
 GET = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=60).read().decode())"
 POST = """

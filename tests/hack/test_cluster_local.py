@@ -239,7 +239,7 @@ def test_status_of_a_cluster_that_is_not_there(
 
 
 def test_the_kind_configuration_needs_what_is_filled_in_and_nothing_else() -> None:
-    template = string.Template((_CLUSTER / "kind.yaml").read_text())
+    template = string.Template((_CLUSTER.parent / "kind" / "cluster.yaml").read_text())
     assert template.is_valid()
     assert set(template.get_identifiers()) == {"MODELS_DIR", "MODELS_NODE_PATH", "AUDIT_DIR", "AUDIT_POLICY"}
 

@@ -80,6 +80,16 @@ class Kube:
         """Deletes and waits; one that is gone is no error."""
         self("delete", kind, name, "--ignore-not-found", *arguments)
 
+    def uninstall(self, release: str) -> None:
+        """Has helm remove a release of the namespace; one that is not there is no error."""
+        path = f"{self.bin_dir}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(
+            ["helm", "uninstall", release, "--namespace", self.namespace, "--ignore-not-found", "--wait"],
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path},
+            check=True,
+            timeout=300,
+        )
+
     @contextmanager
     def port_forward(self, service: str, port: int) -> Iterator[int]:
         """A local port that leads to a port of a Service: to one of its pods, chosen once."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from .errors import ClusterError
 from .instance import cache_home
 
-__all__ = ["API_BINARIES", "FULL_BINARIES", "Binary", "BinaryCache", "Module", "resolve"]
+__all__ = ["API_BINARIES", "FULL_BINARIES", "KIND_BINARIES", "Binary", "BinaryCache", "Module", "resolve", "version_of"]
 
 GOMODS_DIR = Path(__file__).resolve().parent.parent / "gomods"
 
@@ -44,7 +44,7 @@ class Module:
         flags = ["-s", "-w"]
         for variable in self.version_variables:
             flags += ["-X", f"{variable}={self.version}"]
-        if self.name == "kubernetes":
+        if self.source == "k8s.io/kubernetes":
             major, minor = self.version.removeprefix("v").split(".")[:2]
             for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
                 flags += ["-X", f"{package}.gitMajor={major}", "-X", f"{package}.gitMinor={minor}"]
@@ -68,11 +68,8 @@ class Binary:
     package: str
 
 
-_KUBERNETES = Module(
-    "kubernetes",
-    "k8s.io/kubernetes",
-    ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion"),
-)
+_KUBERNETES_VERSION = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
+_KUBERNETES = Module("kubernetes", "k8s.io/kubernetes", _KUBERNETES_VERSION)
 _BINARIES = {
     binary.name: binary
     for binary in (
@@ -97,6 +94,11 @@ _BINARIES = {
         ),
         Binary("kwok", Module("kwok", "sigs.k8s.io/kwok"), "sigs.k8s.io/kwok/cmd/kwok"),
         Binary("kind", Module("kind", "sigs.k8s.io/kind"), "sigs.k8s.io/kind"),
+        Binary(
+            "kubeadm",
+            Module("kubeadm", "k8s.io/kubernetes", _KUBERNETES_VERSION),
+            "k8s.io/kubernetes/cmd/kubeadm",
+        ),
         Binary("gitops-rules", Module("gitops", "github.com/argoproj/argo-cd/gitops-engine"), "."),
         Binary(
             "kube-score",
@@ -109,8 +111,18 @@ _BINARIES = {
 API_BINARIES = ("etcd", "kube-apiserver", "kubectl")
 """What ``--mode api-only`` starts, and the client for it."""
 
-FULL_BINARIES = tuple(name for name in _BINARIES if name not in ("kwok", "kind", "gitops-rules", "kube-score"))
+FULL_BINARIES = tuple(
+    name for name in _BINARIES if name not in ("kwok", "kind", "kubeadm", "gitops-rules", "kube-score")
+)
 """What ``--mode full`` needs, and the clients for it."""
+
+KIND_BINARIES = ("kind", "kubectl", "helm")
+"""What a cluster in Docker needs, and the clients for it."""
+
+
+def version_of(name: str) -> str:
+    """The upstream version that a binary is built from, such as v1.2.3."""
+    return _BINARIES[name].module.version
 
 
 def resolve(names: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from .builder import binary_cache, ensure_binaries
 from .cleanup import has_leftovers
 from .console import Console
 from .engine import ClusterEngine, docker_answers
-from .engine_kind import KindEngine
+from .engine_kind import KindEngine, binaries_for_kind
 from .engine_processes import ProcessEngine
 from .errors import BrokenError, ClusterError, NotRunningError
 from .instance import DEFAULT_NAME, NAME_VARIABLE, Instance, clusters_home
@@ -176,9 +176,12 @@ class _Command:
         return status
 
     def _build(self) -> int:
-        names = {"full": FULL_BINARIES, "api-only": API_BINARIES}[self._options.mode]
         if self._options.only:
             names = resolve(self._options.only)
+        elif self._options.mode == "api-only":
+            names = API_BINARIES
+        else:
+            names = binaries_for_kind() if docker_answers() else FULL_BINARIES
         print(ensure_binaries(binary_cache(), names, console=self._console))
         return 0
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from .binaries import KIND_BINARIES, version_of
 from .builder import binary_cache, ensure_binaries
 from .console import Console
 from .controlplane import AUDIT_POLICY
@@ -19,10 +20,20 @@ from .mounts import remove_directories
 from .state import Engine, Mode, State, load_state, save_state
 from .status import Status, nodes_from_list, stopped
 
-__all__ = ["KindEngine"]
+__all__ = ["KindEngine", "binaries_for_kind"]
 
-_TEMPLATE = Path(__file__).resolve().parent.parent / "kind.yaml"
+_TEMPLATE = Path(__file__).resolve().parents[2] / "kind" / "cluster.yaml"
 _MODELS_NODE_PATH = Path("/var/lib/llamamodel/models")
+
+
+def binaries_for_kind() -> tuple[str, ...]:
+    """What is to be built: kind only where the one on PATH is of another release than the node's image."""
+    found = shutil.which("kind")
+    if found:
+        done = subprocess.run([found, "version", "--quiet"], capture_output=True, text=True, check=False)
+        if f"v{done.stdout.strip()}" == version_of("kind"):
+            return tuple(name for name in KIND_BINARIES if name != "kind")
+    return KIND_BINARIES
 
 
 class KindEngine:
@@ -39,8 +50,7 @@ class KindEngine:
             raise ClusterError("kind has no api-only mode; leave out --engine, or use processes")
         if not docker_answers():
             raise RequirementsError("'docker info' fails: start Docker, or use --engine processes")
-        names = ["kubectl", "helm", *([] if shutil.which("kind") else ["kind"])]
-        return ensure_binaries(binary_cache(), tuple(names), console=self._console)
+        return ensure_binaries(binary_cache(), binaries_for_kind(), console=self._console)
 
     def start(self, *, mode: Mode, gpus: int, bin_dir: Path) -> None:
         instance = self._instance
@@ -48,6 +58,8 @@ class KindEngine:
             directory.mkdir(parents=True, exist_ok=True)
         state = State(engine="kind", mode=mode, gpus=gpus, bin_dir=str(bin_dir))
         save_state(instance.state_file, state)
+        # The API server in the node is root and would make it for itself alone; one that is there it only appends to.
+        instance.audit_log.touch()
         policy = instance.config_dir / "audit-policy.yaml"
         policy.write_text(json.dumps(AUDIT_POLICY, indent=2) + "\n")
         config = instance.config_dir / "kind.yaml"
