@@ -99,7 +99,7 @@ def uninstall(environment: Environment, shell: Shell) -> None:
     """Release, CustomResourceDefinition and, with it, all models."""
     shell(f"helm uninstall {RELEASE} --namespace {OPERATOR_NAMESPACE} --ignore-not-found --wait")
     if environment.kube.get("crd", CRD):
-        environment.kube("delete", "llamamodels", "--all", "--all-namespaces", "--cascade=foreground")
+        shell("kubectl delete llamamodels --all --all-namespaces --cascade=foreground")
     environment.kube.delete("crd", CRD)
     eventually(lambda: not environment.operator_pods(), within=60)
     models = ("get", "pods", "--all-namespaces", "--selector", "llamamodel.dev/model", "-o", "name")
@@ -282,7 +282,7 @@ def test_an_upgrade_restarts_no_model(
 
 
 @pytest.fixture
-def teams(environment: Environment) -> Iterator[list[Kube]]:
+def teams(environment: Environment, shell: Shell) -> Iterator[list[Kube]]:
     """Namespaces that are watched by examples/values/some-namespaces.yaml, and one that is not."""
     names = ["team-a", "team-b", "elsewhere"]
     for name in names:
@@ -291,7 +291,8 @@ def teams(environment: Environment) -> Iterator[list[Kube]]:
     for name in ("team-a", "elsewhere"):
         environment.storage(name)
     yield [environment.kube.within(name) for name in names]
-    environment.kube("delete", "namespace", *names, "--timeout=100s")
+    uninstall(environment, shell)
+    environment.kube("delete", "namespace", *names, "--timeout=200s", timeout=210)
     environment.kube("delete", "persistentvolume", "models-team-a", "models-elsewhere", "--wait=false")
 
 
