@@ -124,6 +124,14 @@ e2e-gateway: images servers ## Of these, the gateway alone: official clients, th
 	$(RUN) pytest tests/e2e/test_gateway.py tests/e2e/test_gateway_*.py tests/server/test_gateway_clients.py \
 		tests/server/test_server_errors.py $(PYTEST_ARGS)
 
+.PHONY: e2e-install
+e2e-install: images ## What an installation is about, of all tests: chart, rights, GitOps, upgrade, removal, monitoring, quick start
+	@$(CLUSTER) build
+	@$(CLUSTER) build --only gitops-rules
+	$(RUN) pytest tests/chart tests/gitops tests/api/test_chart.py tests/api/test_rights.py tests/api/test_no_drift.py \
+		tests/api/test_argocd_objects.py tests/api/test_examples.py tests/e2e/test_install.py tests/e2e/test_monitoring.py \
+		tests/e2e/test_quick_start.py $(PYTEST_ARGS)
+
 .PHONY: servers
 servers: ## Fetch the llama-servers and the model that the tests and benchmarks run
 	@python3 hack/servers fetch

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Block", "Command", "blocks", "commands", "pages"]
+__all__ = ["Block", "Command", "blocks", "commands", "pages", "section"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +67,15 @@ def blocks(page: Path) -> Iterator[Block]:
             text="".join(line[indent:] or "\n" for line in match["text"].splitlines(keepends=True)),
             run=match["before"] is None,
         )
+
+
+def section(page: Path, heading: str) -> list[str]:
+    """The texts of the fenced blocks below a heading, such as `## Uninstall`, up to the next one of its level."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    begin = lines.index(heading)
+    level = heading.split()[0]
+    end = next((at for at in range(begin + 1, len(lines)) if lines[at].startswith(f"{level} ")), len(lines))
+    return [block.text for block in blocks(page) if begin < block.line <= end]
 
 
 def commands(page: Path) -> Iterator[Command]:
