@@ -44,9 +44,6 @@ class Shell:
 
     def __call__(self, script: str, *, stdin: str = "", timeout: float = 200) -> str:
         """What it prints; fails where a command does."""
-        import time
-
-        _t = time.monotonic()
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=ROOT,
@@ -61,7 +58,6 @@ class Shell:
             check=False,
             timeout=timeout,
         )
-        print(f"{time.monotonic() - _t:.1f} s: {script[:90]}", file=sys.stderr)
         assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout
 
@@ -79,6 +75,7 @@ def documented(page: str, heading: str) -> list[str]:
 @pytest.fixture(scope="module")
 def shell(environment: Environment, kube: Kube) -> Iterator[Shell]:
     """The operator's namespace is empty, and gets the operator that the other tests want afterwards."""
+    environment.inside("a node that is given images")
     shell = Shell(kube=environment.kube)
     uninstall(environment, shell)
     environment.kube("delete", "namespace", OPERATOR_NAMESPACE)
