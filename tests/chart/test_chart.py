@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from llamamodel_operator.api.crd import custom_resource_definition
+from llamamodel_operator.api.spec import LlamaModelSpec
 from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.gateway.routes import served_model
 from llamamodel_operator.core.objects.names import labels as labels_of
+from llamamodel_operator.core.schema_check import defaults_problem
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
 from support.chart import CHART, NAME, NAMESPACE, Manifests, Rule, refusal, render, rules, run_helm, template
@@ -667,6 +669,16 @@ def test_models_are_reached_by_operator_gateway_and_monitoring_alone() -> None:
         ("webhook: {issuerRef: corporate}", "issuerRef"),
         ("crds: {keep: 'yes'}", "keep"),
         ("engineImages: {byResource: {gpu: x}}", "byResource"),
+        ("modelDefaults: {engine: {contextSze: 4096}}", "contextSze"),
+        ("modelDefaults: {endpoint: {metrics: false}}", "endpoint"),
+        ("modelDefaults: {startupTimeoutSec: soon}", "startupTimeoutSec"),
+        ("modelDefaults: {startupTimeoutSec: 0}", "startupTimeoutSec"),
+        ("modelDefaults: {task: embedding}", "task"),
+        ("modelDefaults: {tolerations: [{keys: x}]}", "keys"),
+        ("modelDefaults: {loraAdapters: [{name: sql}]}", "pvc"),
+        ("modelDefaults: {replicas: 2}", "replicas"),
+        ("allowedFlags: [slot-save-path]", "allowedFlags"),
+        ("allowedFlags: ['--slot-save-path /tmp', ---x]", "allowedFlags"),
         ("gpuOverhead: {nvidia: 512MB}", "gpuOverhead"),
         ("gpuOverhead: {nvidia.com/gpu: 512Mi}", "gpuOverhead"),
         ("resources: {limits: {memory: 4 GB}}", "memory"),
@@ -735,6 +747,22 @@ def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
 )
 def test_values_that_do_not_go_together_are_refused_with_what_to_do(values: str, complaint: str) -> None:
     assert complaint in refusal(values)
+
+
+def test_any_default_of_models_that_the_operator_takes_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = yaml.safe_load_all((ROOT / "examples" / "everything.yaml").read_text(encoding="utf-8"))
+    [spec] = [document["spec"] for document in documents if document["kind"] == "LlamaModel"]
+    known = json.loads((CHART / "values.schema.json").read_text())["definitions"]["modelDefaults"]["properties"]
+    values = {name: value for name, value in spec.items() if name in known}
+    assert len(values) > 10
+    assert settings_of(render(json.dumps({"modelDefaults": values})), monkeypatch).model_defaults == values
+    others = {field.alias for field in LlamaModelSpec.model_fields.values()} - known.keys()
+    assert [name for name in others if "can have no default" not in defaults_problem({name: 1}, path="spec")] == []
+
+
+def test_a_default_of_models_can_be_taken_back() -> None:
+    values = '{"modelDefaults": {"image": null, "task": null, "engine": {"contextSize": null, "numa": null}}}'
+    assert render(values).names("Deployment")
 
 
 def test_a_parent_chart_may_pass_its_globals() -> None:
