@@ -667,6 +667,10 @@ def test_models_are_reached_by_operator_gateway_and_monitoring_alone() -> None:
         ("webhook: {namespaceSelector: {team: blue}}", "namespaceSelector"),
         ("webhook: {certificateLifeSec: 60}", "certificateLifeSec"),
         ("webhook: {issuerRef: corporate}", "issuerRef"),
+        ("webhook: {issuerRef: {kind: ClusterIssuer}}", "issuerRef"),
+        ("webhook: {issuerRef: {name: '', kind: ClusterIssuer}}", "issuerRef"),
+        ("gateway: {serviceAccount: {names: theirs}}", "names"),
+        ("networkPolicy: {dnsPorts: []}", "dnsPorts"),
         ("crds: {keep: 'yes'}", "keep"),
         ("engineImages: {byResource: {gpu: x}}", "byResource"),
         ("modelDefaults: {engine: {contextSze: 4096}}", "contextSze"),
@@ -733,6 +737,11 @@ def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
     [
         ("gateway: {ingress: {enabled: true, hosts: [a.example]}}", "gateway.ingress.enabled: there is no gateway"),
         ("gateway: {httpRoute: {enabled: true, parentRefs: [{name: a}]}}", "gateway.httpRoute.enabled: there is no"),
+        ("httpPort: 9443", "httpPort and webhook.port are both 9443"),
+        (
+            "gateway: {enabled: true, serviceAccount: {create: false}}",
+            "gateway.serviceAccount.name is needed where gateway.serviceAccount.create is false",
+        ),
         ("gateway: {enabled: true, ingress: {enabled: true}}", "gateway.ingress.hosts: name at least one host"),
         ("gateway: {enabled: true, httpRoute: {enabled: true}}", "gateway.httpRoute.parentRefs: name the Gateway"),
         (
@@ -765,6 +774,28 @@ def test_a_default_of_models_can_be_taken_back() -> None:
     assert render(values).names("Deployment")
 
 
+def test_ports_that_no_webhook_listens_on_may_be_the_same() -> None:
+    assert render("{httpPort: 9443, webhook: {mode: 'off'}}").container["ports"] == [
+        {"name": "http", "containerPort": 9443}
+    ]
+
+
+@pytest.mark.parametrize("name", ["metricsFrom", "modelsFrom", "gatewayFrom"])
+def test_peers_that_are_taken_away_with_null_are_none(name: str) -> None:
+    policy = {"enabled": True, "modelNamespaces": ["team-a"], "metricsFrom": [], name: None}
+    found = render(json.dumps({"networkPolicy": policy, "gateway": {"enabled": True}}))
+    [rule] = found.one("NetworkPolicy", f"{NAME}-models", "team-a")["spec"]["ingress"]
+    assert len(rule["from"]) == 2, "operator and gateway"
+
+
+def test_the_gateways_rights_go_to_the_account_of_its_pods() -> None:
+    chart = render('{"gateway": {"enabled": true, "serviceAccount": {"create": false, "name": "theirs"}}}')
+    assert chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]["serviceAccountName"] == "theirs"
+    [subject] = chart.one("ClusterRoleBinding", GATEWAY)["subjects"]
+    assert (subject["name"], subject["namespace"]) == ("theirs", NAMESPACE)
+    assert chart.names("ServiceAccount") == [f"{NAMESPACE}/{NAME}"]
+
+
 def test_a_parent_chart_may_pass_its_globals() -> None:
     assert render('{"global": {"anything": {"at": "all"}}}').names("Deployment")
 
@@ -779,6 +810,10 @@ def test_a_parent_chart_may_pass_its_globals() -> None:
         ("crds: {keep: false}", "uninstalling the chart deletes every LlamaModel"),
         ("rbac: {create: false}", "needs its rights from somebody else"),
         ("gateway: {enabled: true}", "whoever reaches the gateway may use every model"),
+        ("gateway: {enabled: true}", f"http://{GATEWAY}.{NAMESPACE}.svc:80/v1"),
+        ("gateway: {enabled: true, tls: {secretName: a}, port: 443}", f"https://{GATEWAY}.{NAMESPACE}.svc:443/v1"),
+        ("gateway: {enabled: true, ingress: {enabled: true, hosts: [a.example]}}", "http://a.example/v1"),
+        ("{rbac: {create: false}, gateway: {enabled: true}}", f"the service account {GATEWAY}"),
         ("networkPolicy: {enabled: true}", "networkPolicy.modelNamespaces is empty"),
     ],
 )

@@ -137,6 +137,10 @@ SWITCHES = {
           stopDelaySec: 0
           drainSec: 10
     """,
+    "gateway-service-account": """
+        gateway: {enabled: true, serviceAccount: {name: theirs, annotations: {example.com/note: text}}}
+    """,
+    "gateway-service-account-of-others": "gateway: {enabled: true, serviceAccount: {create: false, name: theirs}}",
     "gateway-extras": f"""
         gateway:
           enabled: true
@@ -170,6 +174,7 @@ SWITCHES = {
           modelsFrom: [{podSelector: {matchLabels: {app: batch}}}]
           gatewayFrom: [{namespaceSelector: {matchLabels: {llm: "yes"}}}]
           metricsFrom: []
+          dnsPorts: [53, 5353]
           apiServer: {cidrs: [10.0.0.10/32, "fd00::a/128"], ports: [16443]}
     """,
     "common-labels": "{commonLabels: {team: blue, app.kubernetes.io/part-of: ours}, gateway: {enabled: true}}",

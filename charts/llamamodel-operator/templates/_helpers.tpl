@@ -67,6 +67,17 @@ app.kubernetes.io/component: gateway
 {{- end }}
 {{- end }}
 
+{{- define "llamamodel-operator.gatewayServiceAccountName" -}}
+{{- $account := .Values.gateway.serviceAccount }}
+{{- if $account.name }}
+{{- $account.name }}
+{{- else if $account.create }}
+{{- include "llamamodel-operator.gatewayName" . }}
+{{- else }}
+{{- fail "gateway.serviceAccount.name is needed where gateway.serviceAccount.create is false: the namespace's default account is not for the gateway's rights" }}
+{{- end }}
+{{- end }}
+
 {{- define "llamamodel-operator.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}
@@ -225,10 +236,12 @@ off
 {{- define "llamamodel-operator.egress" -}}
 {{- $policy := index . 0 }}
 - ports:
-    - port: 53
+    {{- range $policy.dnsPorts }}
+    - port: {{ . }}
       protocol: UDP
-    - port: 53
+    - port: {{ . }}
       protocol: TCP
+    {{- end }}
 - ports:
     {{- range $policy.apiServer.ports }}
     - port: {{ . }}
