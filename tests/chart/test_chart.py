@@ -159,6 +159,30 @@ def test_every_object_says_what_it_belongs_to() -> None:
         assert labels["helm.sh/chart"] == "llamamodel-operator-0.1.0", doc["kind"]
 
 
+def test_annotations_of_all_objects_are_on_all_objects() -> None:
+    values = {
+        "commonAnnotations": {"example.com/contact": "platform", "helm.sh/resource-policy": "delete"},
+        "crds": {"enabled": True},
+        "replicas": 2,
+        "webhook": {"mode": "cert-manager"},
+        "networkPolicy": {"enabled": True, "modelNamespaces": ["team-a"]},
+        "monitoring": {"enabled": True},
+        "serviceAccount": {"annotations": {"example.com/contact": "security"}},
+        "gateway": {
+            "enabled": True,
+            "ingress": {"enabled": True, "hosts": ["a.example"]},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+        },
+    }
+    found = render(json.dumps(values))
+    for doc in found.all:
+        wanted = "security" if (doc["kind"], doc["metadata"]["name"]) == ("ServiceAccount", NAME) else "platform"
+        assert doc["metadata"]["annotations"]["example.com/contact"] == wanted, doc["kind"]
+    assert len({doc["kind"] for doc in found.all}) > 15
+    kept = found.one("CustomResourceDefinition")["metadata"]["annotations"]
+    assert kept["helm.sh/resource-policy"] == "keep", "what an object needs is not taken from it"
+
+
 def test_a_long_release_name_still_gives_valid_names() -> None:
     chart = render(release="r" * 53)
     services = [doc["metadata"]["name"] for doc in chart.all if doc["kind"] == "Service"]
@@ -717,6 +741,7 @@ def test_models_are_reached_by_operator_gateway_and_monitoring_alone() -> None:
         ("topologySpreadConstraints: [{maxSkew: 1}]", "topologySpreadConstraints"),
         ("commonLabels: {team: 'two words'}", "commonLabels"),
         ("commonLabels: {team: 1}", "commonLabels"),
+        ("commonAnnotations: {team: 1}", "commonAnnotations"),
         ("networkPolicy: {enabled: 'on'}", "enabled"),
         ("networkPolicy: {modelNamespaces: ['*']}", "modelNamespaces"),
         ("networkPolicy: {modelsFrom: [{podselector: {}}]}", "modelsFrom"),

@@ -178,6 +178,11 @@ SWITCHES = {
           apiServer: {cidrs: [10.0.0.10/32, "fd00::a/128"], ports: [16443]}
     """,
     "common-labels": "{commonLabels: {team: blue, app.kubernetes.io/part-of: ours}, gateway: {enabled: true}}",
+    "common-annotations": """
+        commonAnnotations: {example.com/contact: platform}
+        gateway: {enabled: true, service: {annotations: {example.com/contact: team-a}}}
+        webhook: {mode: cert-manager}
+    """,
     "service-account": "serviceAccount: {name: theirs, annotations: {example.com/note: text}}",
     "service-account-of-others": "serviceAccount: {create: false, name: theirs}",
     "metrics-service": "metrics: {service: {port: 9100, annotations: {example.com/note: text}}}",

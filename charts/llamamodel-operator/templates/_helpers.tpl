@@ -27,6 +27,14 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 {{- end }}
 
+{{/* Of an object, under its metadata: of the root and the object's own, which win. Nothing where there are none. */}}
+{{- define "llamamodel-operator.annotations" -}}
+{{- with mergeOverwrite (dict) ((index . 0).Values.commonAnnotations | default dict) (index . 1 | default dict) }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end }}
+
 {{/* Immutable in the Deployment. The component tells its pods from those of later parts of the chart. */}}
 {{- define "llamamodel-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "llamamodel-operator.name" . }}

@@ -31,12 +31,10 @@ _CRD_HEAD = """\
 {{- if .Values.crds.enabled }}
 """
 _CRD_METADATA = """\
+  {{- $kept := ternary (dict "helm.sh/resource-policy" "keep") dict .Values.crds.keep }}
+  {{- include "llamamodel-operator.annotations" (list $ $kept) }}
   labels:
     {{- include "llamamodel-operator.labels" . | nindent 4 }}
-  {{- if .Values.crds.keep }}
-  annotations:
-    helm.sh/resource-policy: keep
-  {{- end }}
 """
 
 
