@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from llamamodel_operator.api.crd import custom_resource_definition
+from llamamodel_operator.api.spec import LlamaModelSpec
 from llamamodel_operator.core.engine.settings import PORT
 from llamamodel_operator.core.gateway.routes import served_model
 from llamamodel_operator.core.objects.names import labels as labels_of
+from llamamodel_operator.core.schema_check import defaults_problem
 from llamamodel_operator.gateway.settings import GatewaySettings
 from llamamodel_operator.shell.settings import Settings
 from support.chart import CHART, NAME, NAMESPACE, Manifests, Rule, refusal, render, rules, run_helm, template
@@ -155,6 +157,30 @@ def test_every_object_says_what_it_belongs_to() -> None:
         assert labels["app.kubernetes.io/instance"] == NAME, doc["kind"]
         assert labels["app.kubernetes.io/managed-by"] == "Helm", doc["kind"]
         assert labels["helm.sh/chart"] == "llamamodel-operator-0.1.0", doc["kind"]
+
+
+def test_annotations_of_all_objects_are_on_all_objects() -> None:
+    values = {
+        "commonAnnotations": {"example.com/contact": "platform", "helm.sh/resource-policy": "delete"},
+        "crds": {"enabled": True},
+        "replicas": 2,
+        "webhook": {"mode": "cert-manager"},
+        "networkPolicy": {"enabled": True, "modelNamespaces": ["team-a"]},
+        "monitoring": {"enabled": True},
+        "serviceAccount": {"annotations": {"example.com/contact": "security"}},
+        "gateway": {
+            "enabled": True,
+            "ingress": {"enabled": True, "hosts": ["a.example"]},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+        },
+    }
+    found = render(json.dumps(values))
+    for doc in found.all:
+        wanted = "security" if (doc["kind"], doc["metadata"]["name"]) == ("ServiceAccount", NAME) else "platform"
+        assert doc["metadata"]["annotations"]["example.com/contact"] == wanted, doc["kind"]
+    assert len({doc["kind"] for doc in found.all}) > 15
+    kept = found.one("CustomResourceDefinition")["metadata"]["annotations"]
+    assert kept["helm.sh/resource-policy"] == "keep", "what an object needs is not taken from it"
 
 
 def test_a_long_release_name_still_gives_valid_names() -> None:
@@ -665,8 +691,22 @@ def test_models_are_reached_by_operator_gateway_and_monitoring_alone() -> None:
         ("webhook: {namespaceSelector: {team: blue}}", "namespaceSelector"),
         ("webhook: {certificateLifeSec: 60}", "certificateLifeSec"),
         ("webhook: {issuerRef: corporate}", "issuerRef"),
+        ("webhook: {issuerRef: {kind: ClusterIssuer}}", "issuerRef"),
+        ("webhook: {issuerRef: {name: '', kind: ClusterIssuer}}", "issuerRef"),
+        ("gateway: {serviceAccount: {names: theirs}}", "names"),
+        ("networkPolicy: {dnsPorts: []}", "dnsPorts"),
         ("crds: {keep: 'yes'}", "keep"),
         ("engineImages: {byResource: {gpu: x}}", "byResource"),
+        ("modelDefaults: {engine: {contextSze: 4096}}", "contextSze"),
+        ("modelDefaults: {endpoint: {metrics: false}}", "endpoint"),
+        ("modelDefaults: {startupTimeoutSec: soon}", "startupTimeoutSec"),
+        ("modelDefaults: {startupTimeoutSec: 0}", "startupTimeoutSec"),
+        ("modelDefaults: {task: embedding}", "task"),
+        ("modelDefaults: {tolerations: [{keys: x}]}", "keys"),
+        ("modelDefaults: {loraAdapters: [{name: sql}]}", "pvc"),
+        ("modelDefaults: {replicas: 2}", "replicas"),
+        ("allowedFlags: [slot-save-path]", "allowedFlags"),
+        ("allowedFlags: ['--slot-save-path /tmp', ---x]", "allowedFlags"),
         ("gpuOverhead: {nvidia: 512MB}", "gpuOverhead"),
         ("gpuOverhead: {nvidia.com/gpu: 512Mi}", "gpuOverhead"),
         ("resources: {limits: {memory: 4 GB}}", "memory"),
@@ -701,6 +741,7 @@ def test_models_are_reached_by_operator_gateway_and_monitoring_alone() -> None:
         ("topologySpreadConstraints: [{maxSkew: 1}]", "topologySpreadConstraints"),
         ("commonLabels: {team: 'two words'}", "commonLabels"),
         ("commonLabels: {team: 1}", "commonLabels"),
+        ("commonAnnotations: {team: 1}", "commonAnnotations"),
         ("networkPolicy: {enabled: 'on'}", "enabled"),
         ("networkPolicy: {modelNamespaces: ['*']}", "modelNamespaces"),
         ("networkPolicy: {modelsFrom: [{podselector: {}}]}", "modelsFrom"),
@@ -721,6 +762,11 @@ def test_a_wrong_value_is_refused_by_its_name(values: str, named: str) -> None:
     [
         ("gateway: {ingress: {enabled: true, hosts: [a.example]}}", "gateway.ingress.enabled: there is no gateway"),
         ("gateway: {httpRoute: {enabled: true, parentRefs: [{name: a}]}}", "gateway.httpRoute.enabled: there is no"),
+        ("httpPort: 9443", "httpPort and webhook.port are both 9443"),
+        (
+            "gateway: {enabled: true, serviceAccount: {create: false}}",
+            "gateway.serviceAccount.name is needed where gateway.serviceAccount.create is false",
+        ),
         ("gateway: {enabled: true, ingress: {enabled: true}}", "gateway.ingress.hosts: name at least one host"),
         ("gateway: {enabled: true, httpRoute: {enabled: true}}", "gateway.httpRoute.parentRefs: name the Gateway"),
         (
@@ -737,6 +783,44 @@ def test_values_that_do_not_go_together_are_refused_with_what_to_do(values: str,
     assert complaint in refusal(values)
 
 
+def test_any_default_of_models_that_the_operator_takes_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = yaml.safe_load_all((ROOT / "examples" / "everything.yaml").read_text(encoding="utf-8"))
+    [spec] = [document["spec"] for document in documents if document["kind"] == "LlamaModel"]
+    known = json.loads((CHART / "values.schema.json").read_text())["definitions"]["modelDefaults"]["properties"]
+    values = {name: value for name, value in spec.items() if name in known}
+    assert len(values) > 10
+    assert settings_of(render(json.dumps({"modelDefaults": values})), monkeypatch).model_defaults == values
+    others = {field.alias for field in LlamaModelSpec.model_fields.values()} - known.keys()
+    assert [name for name in others if "can have no default" not in defaults_problem({name: 1}, path="spec")] == []
+
+
+def test_a_default_of_models_can_be_taken_back() -> None:
+    values = '{"modelDefaults": {"image": null, "task": null, "engine": {"contextSize": null, "numa": null}}}'
+    assert render(values).names("Deployment")
+
+
+def test_ports_that_no_webhook_listens_on_may_be_the_same() -> None:
+    assert render("{httpPort: 9443, webhook: {mode: 'off'}}").container["ports"] == [
+        {"name": "http", "containerPort": 9443}
+    ]
+
+
+@pytest.mark.parametrize("name", ["metricsFrom", "modelsFrom", "gatewayFrom"])
+def test_peers_that_are_taken_away_with_null_are_none(name: str) -> None:
+    policy = {"enabled": True, "modelNamespaces": ["team-a"], "metricsFrom": [], name: None}
+    found = render(json.dumps({"networkPolicy": policy, "gateway": {"enabled": True}}))
+    [rule] = found.one("NetworkPolicy", f"{NAME}-models", "team-a")["spec"]["ingress"]
+    assert len(rule["from"]) == 2, "operator and gateway"
+
+
+def test_the_gateways_rights_go_to_the_account_of_its_pods() -> None:
+    chart = render('{"gateway": {"enabled": true, "serviceAccount": {"create": false, "name": "theirs"}}}')
+    assert chart.one("Deployment", GATEWAY)["spec"]["template"]["spec"]["serviceAccountName"] == "theirs"
+    [subject] = chart.one("ClusterRoleBinding", GATEWAY)["subjects"]
+    assert (subject["name"], subject["namespace"]) == ("theirs", NAMESPACE)
+    assert chart.names("ServiceAccount") == [f"{NAMESPACE}/{NAME}"]
+
+
 def test_a_parent_chart_may_pass_its_globals() -> None:
     assert render('{"global": {"anything": {"at": "all"}}}').names("Deployment")
 
@@ -751,6 +835,10 @@ def test_a_parent_chart_may_pass_its_globals() -> None:
         ("crds: {keep: false}", "uninstalling the chart deletes every LlamaModel"),
         ("rbac: {create: false}", "needs its rights from somebody else"),
         ("gateway: {enabled: true}", "whoever reaches the gateway may use every model"),
+        ("gateway: {enabled: true}", f"http://{GATEWAY}.{NAMESPACE}.svc:80/v1"),
+        ("gateway: {enabled: true, tls: {secretName: a}, port: 443}", f"https://{GATEWAY}.{NAMESPACE}.svc:443/v1"),
+        ("gateway: {enabled: true, ingress: {enabled: true, hosts: [a.example]}}", "http://a.example/v1"),
+        ("{rbac: {create: false}, gateway: {enabled: true}}", f"the service account {GATEWAY}"),
         ("networkPolicy: {enabled: true}", "networkPolicy.modelNamespaces is empty"),
     ],
 )

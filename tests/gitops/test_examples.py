@@ -46,6 +46,22 @@ def test_the_model_comes_after_its_claim_and_after_its_file(folder: Path) -> Non
     assert {wave(one) for one in before} == {0}
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_claim_outlives_its_file_in_git_and_the_application(folder: Path) -> None:
+    claims = [one for one in objects(*folder.iterdir()) if one["kind"] == "PersistentVolumeClaim"]
+    assert claims
+    for claim in claims:
+        annotations = claim["metadata"]["annotations"]
+        assert {"Prune=false", "Delete=false"} <= set(annotations["argocd.argoproj.io/sync-options"].split(","))
+        assert annotations["kustomize.toolkit.fluxcd.io/prune"] == "disabled"
+
+
+def test_the_namespace_that_flux_puts_models_into_is_there_and_is_not_pruned() -> None:
+    namespace = one("Namespace", "flux/models.yaml")["metadata"]
+    assert namespace["name"] == one("Kustomization", "flux/models.yaml")["spec"]["targetNamespace"]
+    assert namespace["annotations"]["kustomize.toolkit.fluxcd.io/prune"] == "disabled"
+
+
 def test_applications_name_folders_that_there_are() -> None:
     application = one("Application", "argocd/application.yaml")
     (directory,) = one("ApplicationSet", "argocd/applicationset.yaml")["spec"]["generators"][0]["git"]["directories"]

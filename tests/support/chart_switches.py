@@ -141,6 +141,10 @@ SWITCHES = {
           stopDelaySec: 0
           drainSec: 10
     """,
+    "gateway-service-account": """
+        gateway: {enabled: true, serviceAccount: {name: theirs, annotations: {example.com/note: text}}}
+    """,
+    "gateway-service-account-of-others": "gateway: {enabled: true, serviceAccount: {create: false, name: theirs}}",
     "gateway-extras": f"""
         gateway:
           enabled: true
@@ -174,9 +178,15 @@ SWITCHES = {
           modelsFrom: [{podSelector: {matchLabels: {app: batch}}}]
           gatewayFrom: [{namespaceSelector: {matchLabels: {llm: "yes"}}}]
           metricsFrom: []
+          dnsPorts: [53, 5353]
           apiServer: {cidrs: [10.0.0.10/32, "fd00::a/128"], ports: [16443]}
     """,
     "common-labels": "{commonLabels: {team: blue, app.kubernetes.io/part-of: ours}, gateway: {enabled: true}}",
+    "common-annotations": """
+        commonAnnotations: {example.com/contact: platform}
+        gateway: {enabled: true, service: {annotations: {example.com/contact: team-a}}}
+        webhook: {mode: cert-manager}
+    """,
     "service-account": "serviceAccount: {name: theirs, annotations: {example.com/note: text}}",
     "service-account-of-others": "serviceAccount: {create: false, name: theirs}",
     "metrics-service": "metrics: {service: {port: 9100, annotations: {example.com/note: text}}}",

@@ -118,6 +118,13 @@ def test_helm_is_told_to_set_values_that_there_are() -> None:
             here = here[name]
 
 
+def test_an_upgrade_takes_the_defaults_of_the_new_chart() -> None:
+    """With --reuse-values alone, values that only a newer chart has are nil in its templates."""
+    upgrades = [command for command in of("helm") if command.words[1:2] == ("upgrade",)]
+    assert any("--reset-then-reuse-values" in command.words for command in upgrades)
+    assert [str(command) for command in upgrades if "--reuse-values" in command.words] == []
+
+
 @pytest.mark.parametrize("block", MANIFESTS, ids=lambda block: f"{block.page}:{block.line}")
 def test_a_manifest_is_valid(block: Block, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = [document for document in yaml.safe_load_all(block.text) if document is not None]

@@ -184,11 +184,12 @@ def test_a_newer_operator_rolls_no_pod_for_its_sidecar() -> None:
         operator_image=f"{OPERATOR}1",
         inspection=INSPECTED,
         running=True,
+        running_revision=plan.revision,
         running_drain=drain_image_of(running),
         running_check=check_of(running),
     )
     assert settled.plan(facts).revision == plan.revision
-    without = Facts(operator_image=OPERATOR, running=True, running_drain="")
+    without = Facts(operator_image=OPERATOR, running=True, running_revision=plan.revision, running_drain="")
     assert "lifecycle" not in str(settled.plan(without).objects)
 
 

@@ -27,6 +27,14 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 {{- end }}
 
+{{/* Of an object, under its metadata: of the root and the object's own, which win. Nothing where there are none. */}}
+{{- define "llamamodel-operator.annotations" -}}
+{{- with mergeOverwrite (dict) ((index . 0).Values.commonAnnotations | default dict) (index . 1 | default dict) }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end }}
+
 {{/* Immutable in the Deployment. The component tells its pods from those of later parts of the chart. */}}
 {{- define "llamamodel-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "llamamodel-operator.name" . }}
@@ -64,6 +72,17 @@ app.kubernetes.io/component: gateway
 {{- include "llamamodel-operator.fullname" . }}
 {{- else }}
 {{- fail "serviceAccount.name is needed where serviceAccount.create is false: the namespace's default account is not for the operator's rights" }}
+{{- end }}
+{{- end }}
+
+{{- define "llamamodel-operator.gatewayServiceAccountName" -}}
+{{- $account := .Values.gateway.serviceAccount }}
+{{- if $account.name }}
+{{- $account.name }}
+{{- else if $account.create }}
+{{- include "llamamodel-operator.gatewayName" . }}
+{{- else }}
+{{- fail "gateway.serviceAccount.name is needed where gateway.serviceAccount.create is false: the namespace's default account is not for the gateway's rights" }}
 {{- end }}
 {{- end }}
 
@@ -225,10 +244,12 @@ off
 {{- define "llamamodel-operator.egress" -}}
 {{- $policy := index . 0 }}
 - ports:
-    - port: 53
+    {{- range $policy.dnsPorts }}
+    - port: {{ . }}
       protocol: UDP
-    - port: 53
+    - port: {{ . }}
       protocol: TCP
+    {{- end }}
 - ports:
     {{- range $policy.apiServer.ports }}
     - port: {{ . }}

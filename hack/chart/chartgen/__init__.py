@@ -1,1 +1,1 @@
-"""The generator behind `python3 hack/chart`. Needs nothing but Python's own library."""
+"""The generator behind `python3 hack/chart`. Run it with the locked dependencies."""

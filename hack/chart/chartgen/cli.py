@@ -7,6 +7,9 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from chartgen.schema import complete_schema
 from chartgen.values import Value, ValuesError, documented, parse_values
@@ -28,12 +31,10 @@ _CRD_HEAD = """\
 {{- if .Values.crds.enabled }}
 """
 _CRD_METADATA = """\
+  {{- $kept := ternary (dict "helm.sh/resource-policy" "keep") dict .Values.crds.keep }}
+  {{- include "llamamodel-operator.annotations" (list $ $kept) }}
   labels:
     {{- include "llamamodel-operator.labels" . | nindent 4 }}
-  {{- if .Values.crds.keep }}
-  annotations:
-    helm.sh/resource-policy: keep
-  {{- end }}
 """
 
 
@@ -41,9 +42,10 @@ def main() -> int:
     """Writes the files, or says which differ. Exit status: 0 done, 1 they differ or do not fit, 2 wrong usage."""
     parser = argparse.ArgumentParser(
         prog="hack/chart",
-        description="Generates, in charts/llamamodel-operator: templates/crd.yaml from crds/llamamodels.yaml; the"
-        " descriptions and Kubernetes' types in values.schema.json, and the table of values in README.md, from the"
-        " comments in values.yaml. Fails where values.yaml and its schema do not have the same keys.",
+        description="Generates, in charts/llamamodel-operator: templates/crd.yaml and the schema of modelDefaults from"
+        " crds/llamamodels.yaml; the descriptions and Kubernetes' types in values.schema.json, and the table of values"
+        " in README.md, from the comments in values.yaml. Fails where values.yaml and its schema do not have the same"
+        " keys.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
     arguments = parser.parse_args()
@@ -68,9 +70,17 @@ def _generate() -> Iterator[tuple[Path, str]]:
         kubernetes_types={
             name: schema for path in _KUBERNETES_TYPES for name, schema in json.loads(_read(path))["types"].items()
         },
+        spec=_spec(_read(_CRD)),
     )
     yield _CHART / "values.schema.json", json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     yield _CHART / "README.md", readme(_read(_CHART / "README.md"), values)
+
+
+def _spec(crd: str) -> dict[str, Any]:
+    """The schema of a LlamaModel's spec."""
+    (version,) = yaml.safe_load(crd)["spec"]["versions"]
+    spec: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return spec
 
 
 def crd_template(crd: str) -> str:

@@ -9,16 +9,22 @@ from chartgen.values import Value, ValuesError
 
 __all__ = ["complete_schema"]
 
+MODEL_DEFAULTS = "modelDefaults"
+_WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
+"""Fields of a spec for which the operator takes no default (llamamodel_operator.core.schema_check)."""
+
 _NOT_OURS = frozenset({"global"})
 """Keys that Helm itself puts among the values."""
 
 
 def complete_schema(
-    schema: Mapping[str, Any], *, values: list[Value], kubernetes_types: Mapping[str, Any]
+    schema: Mapping[str, Any], *, values: list[Value], kubernetes_types: Mapping[str, Any], spec: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The schema with descriptions from values.yaml, and definitions of the Kubernetes types that it refers to.
+    """The schema with descriptions from values.yaml, definitions of the Kubernetes types that it refers to, and the
+    definition `modelDefaults`.
 
-    `kubernetes_types` are structural schemas by names such as `core.v1.Toleration`.
+    `kubernetes_types` are structural schemas by names such as `core.v1.Toleration`; `spec` is that of a LlamaModel's
+    spec.
 
     Raises:
         ValuesError: a value has no schema, a schema no value, or an object takes any key.
@@ -26,6 +32,7 @@ def complete_schema(
     definitions = {name: value for name, value in schema["definitions"].items() if name not in kubernetes_types}
     named = sorted(name for name in kubernetes_types if f'"#/definitions/{name}"' in _references(schema))
     definitions |= {name: _closed(kubernetes_types[name]) for name in named}
+    definitions[MODEL_DEFAULTS] = _defaults(spec)
     described = _described(schema, values, path=())
     return {**described, "definitions": definitions}
 
@@ -53,6 +60,29 @@ def _described(schema: Mapping[str, Any], values: list[Value], *, path: tuple[st
     return {**schema, "properties": result}
 
 
+def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a spec: nothing of it is required, and what belongs to each LlamaModel is not in it."""
+    fields = {name: part for name, part in spec["properties"].items() if name not in _WITHOUT_DEFAULT}
+    return _nullable(_closed({"type": "object", "properties": fields}))
+
+
+def _nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with null for any field: so a values file takes back what one before it sets, and the operator leaves
+    such fields out."""
+    result = dict(schema)
+    if "properties" in schema:
+        result["properties"] = {name: _or_null(_nullable(part)) for name, part in schema["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            result[key] = _nullable(schema[key])
+    return result
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return {**schema, "type": [*types, "null"], **({"enum": [*schema["enum"], None]} if "enum" in schema else {})}
+
+
 def _references(schema: Any) -> str:
     return repr(schema).replace("'", '"')
 
@@ -64,7 +94,9 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
         result["type"] = ["integer", "string"]
     for key, value in schema.items():
         match key:
-            case "type" | "required" | "enum":
+            case "type" | "required" | "enum" | "minimum" | "maximum" | "minLength" | "maxLength":
+                result[key] = value
+            case "minItems" | "maxItems" | "minProperties" | "maxProperties":
                 result[key] = value
             case "properties":
                 result[key] = {name: _closed(part) for name, part in value.items()}

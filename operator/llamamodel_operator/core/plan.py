@@ -214,6 +214,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
             image=facts.operator_image if _image_runs(facts.inspection) else "",
             running=facts.running_drain,
             keep=facts.running and was_settled,
+            asleep=not facts.running_revision,
         ),
         reach=reach_of(model.spec, facts.claim_modes),
         check=settled_check(
@@ -224,6 +225,7 @@ def make_plan(model: LlamaModel, *, configuration: Configuration, facts: Facts) 
             image=facts.operator_image,
             running=facts.running_check,
             keep=facts.running and was_settled,
+            asleep=not facts.running_revision,
         ),
     )
     deployment = build_deployment(final, server=server)

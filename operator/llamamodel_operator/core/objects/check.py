@@ -45,10 +45,12 @@ def settled_check(
     keys_file: str = "",
     running: Check | None,
     keep: bool,
+    asleep: bool,
 ) -> Check | None:
     """The check that pods begin with, or None.
 
-    It is settled for a spec and the files' digest: facts that come late, and a newer operator, roll no pod.
+    It is settled for a spec and the files' digest: facts that come late, and a newer operator, roll no pod. Where the
+    Deployment asks for none, it is the newer operator's.
 
     Args:
         inspection: of the files.
@@ -57,10 +59,12 @@ def settled_check(
         image: of the operator; empty where inspections are off.
         keys_file: of API keys; empty where there is none.
         running: what the pods of the Deployment begin with.
-        keep: whether a Deployment runs that was made for this very spec.
+        keep: whether a Deployment exists that was made for this very spec.
+        asleep: whether it asks for no pods: another check rolls none then.
     """
     known = inspection is not None and inspection.done
-    if keep and (running is None or not running.digest or not known or running.digest == _digest(inspection)):
+    other_files = known and running is not None and running.digest not in ("", _digest(inspection))
+    if keep and (running is None or not (other_files or (known and asleep and image))):
         return running
     if inspection is None or not image:
         return None

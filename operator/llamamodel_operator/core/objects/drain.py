@@ -30,15 +30,18 @@ _REQUESTS = {"cpu": "5m", "memory": "32Mi"}
 _LIMITS = {"cpu": "100m", "memory": "64Mi"}
 
 
-def settled_drain(*, image: str, running: str, keep: bool) -> str:
+def settled_drain(*, image: str, running: str, keep: bool, asleep: bool) -> str:
     """Image of the sidecar, empty for none. Settled for a spec: a newer operator rolls no pod.
 
     Args:
         image: of the operator; empty where it does not know its own.
         running: that pods of the Deployment have; empty where they have none.
-        keep: whether a Deployment runs that was made for this very spec.
+        keep: whether a Deployment exists that was made for this very spec.
+        asleep: whether it asks for no pods: another image rolls none then.
     """
-    return running if keep else image
+    if keep and not (asleep and running and image):
+        return running
+    return image
 
 
 def drain_path(uid: str) -> str:
