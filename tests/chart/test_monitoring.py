@@ -93,7 +93,7 @@ def test_the_pods_of_models_are_found_by_the_labels_that_the_operator_gives_them
     assert spec["selector"]["matchLabels"].items() <= labels("gemma").items()
     assert spec["selector"]["matchExpressions"] == [{"key": MODEL_LABEL, "operator": "Exists"}]
     assert spec["namespaceSelector"] == {"any": True}
-    [renamed] = spec["podMetricsEndpoints"][0]["relabelings"]
+    renamed, *_ = spec["podMetricsEndpoints"][0]["relabelings"]
     meta = "__meta_kubernetes_pod_label_" + re.sub(r"[^a-zA-Z0-9]", "_", MODEL_LABEL)
     assert renamed == {"sourceLabels": [meta], "targetLabel": "service"}
 
@@ -106,6 +106,14 @@ def test_with_watched_namespaces_models_are_looked_for_in_these_alone() -> None:
 def test_the_label_namespace_of_operator_and_gateway_is_that_of_the_model() -> None:
     for part in ("operator", "gateway"):
         assert monitor(part)["podMetricsEndpoints"][0]["honorLabels"] is True
+
+
+def test_pods_of_models_whose_target_would_be_down_are_left_out() -> None:
+    rules = monitor("models")["podMetricsEndpoints"][0]["relabelings"]
+    assert [(rule["action"], rule["sourceLabels"], rule["regex"]) for rule in rules if "action" in rule] == [
+        ("keep", ["__meta_kubernetes_pod_ready"], "true"),
+        ("drop", ["__meta_kubernetes_pod_annotation_prometheus_io_scrape"], "false"),
+    ]
 
 
 def test_servers_may_want_a_key() -> None:
