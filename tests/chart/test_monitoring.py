@@ -22,7 +22,7 @@ from llamamodel_operator.core.objects.names import child_name, labels
 from support.promql import Scraped, problems, scraped
 
 ROOT = Path(__file__).parents[2]
-NAME = "llamamodel-operator"
+NAME, NAMESPACE = "llamamodel-operator", "llamamodel-system"
 ALL = '{"monitoring": {"enabled": true}, "gateway": {"enabled": true}}'
 OURS = ("PodMonitor", "PrometheusRule", "ConfigMap")
 
@@ -40,7 +40,18 @@ def helm() -> str:
 
 def template(values: str) -> subprocess.CompletedProcess[str]:
     chart = str(ROOT / "charts" / NAME)
-    command = [helm(), "template", NAME, chart, "--namespace", "system", "--set", "crds.enabled=false", "--values", "-"]
+    command = [
+        helm(),
+        "template",
+        NAME,
+        chart,
+        "--namespace",
+        NAMESPACE,
+        "--set",
+        "crds.enabled=false",
+        "--values",
+        "-",
+    ]
     env = {**os.environ, "KUBECONFIG": os.devnull}
     return subprocess.run(command, input=values, capture_output=True, text=True, check=False, env=env)
 
@@ -114,6 +125,15 @@ def test_pods_of_models_whose_target_would_be_down_are_left_out() -> None:
         ("keep", ["__meta_kubernetes_pod_ready"], "true"),
         ("drop", ["__meta_kubernetes_pod_annotation_prometheus_io_scrape"], "false"),
     ]
+
+
+def test_the_api_server_calls_the_webhook_by_the_name_that_its_alert_asks_for() -> None:
+    done = template("{}")
+    (hooks,) = [
+        doc for doc in yaml.safe_load_all(done.stdout) if doc and doc["kind"] == "ValidatingWebhookConfiguration"
+    ]
+    expr = alerts(ALL)["LlamaModelWebhookUnreachable"]["expr"]
+    assert {*re.findall(r'\{name="([^"]+)"', expr)} == {hook["name"] for hook in hooks["webhooks"]}
 
 
 def test_servers_may_want_a_key() -> None:
@@ -198,7 +218,11 @@ def recorded() -> Scraped:
     return scraped(*(file.read_text() for file in files), generate_latest(process).decode())
 
 
+_WEBHOOK = frozenset(("name", "type", "instance"))
 _NOT_RECORDED = {
+    # Of the API server: k8s.io/apiserver, pkg/admission/metrics.
+    "apiserver_admission_webhook_fail_open_count": _WEBHOOK,
+    "apiserver_admission_webhook_rejection_count": _WEBHOOK | {"operation", "error_type", "rejection_code"},
     "llamamodel_gateway_certificate_expiry_timestamp_seconds": frozenset(("namespace", "pod")),  # without TLS
 }
 
@@ -245,7 +269,7 @@ def promtool(*arguments: str) -> str:
 
 def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(objects(ALL)["PrometheusRule", NAME]["spec"]))
-    copies = [shutil.copy(file, tmp_path) for file in CASES]
+    copies = [str(shutil.copy(file, tmp_path)) for file in CASES]
     promtool("test", "rules", *copies)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chart.test_monitoring import ALL, NAME, ROOT, monitor, objects, promtool, recorded
+from chart.test_monitoring import ALL, NAME, NAMESPACE, ROOT, monitor, objects, promtool, recorded
 from support.promql import metrics_of
 
 RECORDED = ROOT / "tests" / "monitoring" / "recorded"
@@ -23,7 +23,7 @@ def targets() -> Iterator[tuple[str, Mapping[str, str]]]:
     """What is scraped: the part that says it, and the labels of the target."""
     for part, pods in (("operator", ("operator-old", "operator-new")), ("gateway", ("gateway-0",))):
         for pod in pods:
-            yield part, {"namespace": "system", "job": f"system/{part}", "pod": pod, "instance": f"{pod}:8080"}
+            yield part, {"namespace": NAMESPACE, "job": f"system/{part}", "pod": pod, "instance": f"{pod}:8080"}
     server = {
         "namespace": "test-monitoring",
         "job": "system/models",
