@@ -57,7 +57,7 @@ format: ## Format the code
 	@$(RUN) ruff format --quiet .
 
 .PHONY: verify
-verify: ## Everything that can be said without running the operator: lint, types, layers, generated files
+verify: ## Everything that can be said without running the operator: lint, types, layers, workflows, generated files
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
@@ -65,6 +65,7 @@ verify: ## Everything that can be said without running the operator: lint, types
 	$(RUN) lint-imports --no-logo
 	$(UV) lock --check --quiet
 	$(UV) lock --check --quiet --project hack/checkov
+	@$(MAKE) --no-print-directory lint-workflows
 	@before=$$(git diff --binary | sha256sum); $(MAKE) --no-print-directory generate; \
 		[ "$$before" = "$$(git diff --binary | sha256sum)" ] || \
 		{ echo "generated files are not up to date: run 'make generate' and commit the result" >&2; git diff --stat >&2; exit 1; }

@@ -4,6 +4,9 @@
 
 A panel is a line here: a title, a unit, and queries with what to call their series. Rows are filled from the left; the
 positions of panels follow from their order. tests/chart/test_monitoring.py matches the queries against a real scrape.
+
+While the leader changes, each series about a LlamaModel is there twice, from the old leader and the new one: aggregate
+it before it is shown or matched (tests/chart/test_two_operators.py).
 """
 
 from __future__ import annotations
@@ -159,6 +162,10 @@ def _quantiles(histogram: str, by: str, *matchers: str, name: str = "") -> list[
     return [(f"histogram_quantile({q}, {buckets})", f"{name} p{q * 100:.0f}".strip()) for q in (0.5, 0.95)]
 
 
+def _of_device(metric: str) -> str:
+    return f"max by (namespace, model, device) ({metric}{{{_OF_MODEL}}})"
+
+
 def _by_code(metric: str, *matchers: str) -> tuple[str, str]:
     return _rate(metric, "by (namespace, model, code)", _OF_MODEL, *matchers), f"{_NAME} {{{{code}}}}"
 
@@ -180,8 +187,9 @@ def _rate_of_servers(counter: str) -> str:
 
 
 _FIRST_TOKEN = _quantiles(f"{_G}_time_to_first_token_seconds", _BY, _OF_MODEL, name=_NAME)
-_SLOTS = f"max {_BY} ({_M}_slots{{{_OF_MODEL}}} * on (namespace, model) {_M}_pods_ready{{{_OF_MODEL}}})"
+_SLOTS = f"max {_BY} ({_M}_slots{{{_OF_MODEL}}}) * on (namespace, model) max {_BY} ({_M}_pods_ready{{{_OF_MODEL}}})"
 _AT_WORK = _of_servers("llamacpp:requests_processing")
+_RESTARTS = f"increase({_M}_restarts_total{{{_OF_MODEL}}}[$__rate_interval])"
 _NOT_READY = f'{_M}_condition{{{_OF_MODEL},type="Ready",status!="True"}}'
 _CERTIFICATE_ENDS = f"max by (namespace) ({_O}_webhook_certificate_expiry_timestamp_seconds)"
 
@@ -192,7 +200,12 @@ OPERATOR = Dashboard(
         (
             "LlamaModels",
             [
-                Panel("By phase", "", [(f"sum by (phase) ({_O}_models)", "{{phase}}")], stacked=True),
+                Panel(
+                    "By phase",
+                    "",
+                    [(f"sum by (phase) (max by (namespace, phase) ({_O}_models))", "{{phase}}")],
+                    stacked=True,
+                ),
                 Panel("Leaders", "", [(f"sum by (namespace) ({_O}_leader)", "{{namespace}}")]),
                 Panel(
                     "Webhook: days until its certificate ends",
@@ -284,7 +297,11 @@ MODELS = Dashboard(
         (
             "State",
             [
-                Panel("Phases", "", [(f"{_M}_phase{{{_OF_MODEL}}}", f"{_NAME} {{{{phase}}}}")]),
+                Panel(
+                    "Phases",
+                    "",
+                    [(f"max by (namespace, model, phase) ({_M}_phase{{{_OF_MODEL}}})", f"{_NAME} {{{{phase}}}}")],
+                ),
                 Panel(
                     "Not ready, and why",
                     "",
@@ -300,7 +317,7 @@ MODELS = Dashboard(
                     "Restarts of llama-server",
                     "",
                     [
-                        (f"sum {_BY} (increase({_M}_restarts_total{{{_OF_MODEL}}}[$__rate_interval]))", _NAME),
+                        (f"sum {_BY} (max by (namespace, model, pod) ({_RESTARTS}))", _NAME),
                     ],
                 ),
             ],
@@ -413,20 +430,20 @@ MODELS = Dashboard(
                     "Of each server: estimated, measured",
                     "bytes",
                     [
-                        (f"{_M}_memory_estimate_bytes{{{_OF_MODEL}}}", f"{_NAME} {{{{device}}}} estimated"),
-                        (f"{_M}_memory_measured_bytes{{{_OF_MODEL}}}", f"{_NAME} {{{{device}}}} measured"),
+                        (_of_device(f"{_M}_memory_estimate_bytes"), f"{_NAME} {{{{device}}}} estimated"),
+                        (_of_device(f"{_M}_memory_measured_bytes"), f"{_NAME} {{{{device}}}} measured"),
                     ],
                 ),
                 Panel(
                     "What the device has",
                     "bytes",
-                    [(f"{_M}_memory_available_bytes{{{_OF_MODEL}}}", f"{_NAME} {{{{device}}}}")],
+                    [(_of_device(f"{_M}_memory_available_bytes"), f"{_NAME} {{{{device}}}}")],
                 ),
                 Panel(
                     "Estimated divided by measured",
                     "percentunit",
                     [
-                        (f"{_O}_memory_estimate_ratio{{{_OF_MODEL}}}", f"{_NAME} {{{{device}}}}"),
+                        (_of_device(f"{_O}_memory_estimate_ratio"), f"{_NAME} {{{{device}}}}"),
                     ],
                 ),
             ],

@@ -22,7 +22,7 @@ from llamamodel_operator.core.objects.names import child_name, labels
 from support.promql import Scraped, problems, scraped
 
 ROOT = Path(__file__).parents[2]
-NAME = "llamamodel-operator"
+NAME, NAMESPACE = "llamamodel-operator", "llamamodel-system"
 ALL = '{"monitoring": {"enabled": true}, "gateway": {"enabled": true}}'
 OURS = ("PodMonitor", "PrometheusRule", "ConfigMap")
 
@@ -40,7 +40,18 @@ def helm() -> str:
 
 def template(values: str) -> subprocess.CompletedProcess[str]:
     chart = str(ROOT / "charts" / NAME)
-    command = [helm(), "template", NAME, chart, "--namespace", "system", "--set", "crds.enabled=false", "--values", "-"]
+    command = [
+        helm(),
+        "template",
+        NAME,
+        chart,
+        "--namespace",
+        NAMESPACE,
+        "--set",
+        "crds.enabled=false",
+        "--values",
+        "-",
+    ]
     env = {**os.environ, "KUBECONFIG": os.devnull}
     return subprocess.run(command, input=values, capture_output=True, text=True, check=False, env=env)
 
@@ -93,7 +104,7 @@ def test_the_pods_of_models_are_found_by_the_labels_that_the_operator_gives_them
     assert spec["selector"]["matchLabels"].items() <= labels("gemma").items()
     assert spec["selector"]["matchExpressions"] == [{"key": MODEL_LABEL, "operator": "Exists"}]
     assert spec["namespaceSelector"] == {"any": True}
-    [renamed] = spec["podMetricsEndpoints"][0]["relabelings"]
+    renamed, *_ = spec["podMetricsEndpoints"][0]["relabelings"]
     meta = "__meta_kubernetes_pod_label_" + re.sub(r"[^a-zA-Z0-9]", "_", MODEL_LABEL)
     assert renamed == {"sourceLabels": [meta], "targetLabel": "service"}
 
@@ -106,6 +117,23 @@ def test_with_watched_namespaces_models_are_looked_for_in_these_alone() -> None:
 def test_the_label_namespace_of_operator_and_gateway_is_that_of_the_model() -> None:
     for part in ("operator", "gateway"):
         assert monitor(part)["podMetricsEndpoints"][0]["honorLabels"] is True
+
+
+def test_pods_of_models_whose_target_would_be_down_are_left_out() -> None:
+    rules = monitor("models")["podMetricsEndpoints"][0]["relabelings"]
+    assert [(rule["action"], rule["sourceLabels"], rule["regex"]) for rule in rules if "action" in rule] == [
+        ("keep", ["__meta_kubernetes_pod_ready"], "true"),
+        ("drop", ["__meta_kubernetes_pod_annotation_prometheus_io_scrape"], "false"),
+    ]
+
+
+def test_the_api_server_calls_the_webhook_by_the_name_that_its_alert_asks_for() -> None:
+    done = template("{}")
+    (hooks,) = [
+        doc for doc in yaml.safe_load_all(done.stdout) if doc and doc["kind"] == "ValidatingWebhookConfiguration"
+    ]
+    expr = alerts(ALL)["LlamaModelWebhookUnreachable"]["expr"]
+    assert {*re.findall(r'\{name="([^"]+)"', expr)} == {hook["name"] for hook in hooks["webhooks"]}
 
 
 def test_servers_may_want_a_key() -> None:
@@ -190,7 +218,11 @@ def recorded() -> Scraped:
     return scraped(*(file.read_text() for file in files), generate_latest(process).decode())
 
 
+_WEBHOOK = frozenset(("name", "type", "instance"))
 _NOT_RECORDED = {
+    # Of the API server: k8s.io/apiserver, pkg/admission/metrics.
+    "apiserver_admission_webhook_fail_open_count": _WEBHOOK,
+    "apiserver_admission_webhook_rejection_count": _WEBHOOK | {"operation", "error_type", "rejection_code"},
     "llamamodel_gateway_certificate_expiry_timestamp_seconds": frozenset(("namespace", "pod")),  # without TLS
 }
 
@@ -224,7 +256,7 @@ def test_a_query_for_something_else_is_found_out(query: str, problem: str) -> No
 
 # --- alerts, tried by promtool
 
-CASES = ROOT / "tests" / "monitoring" / "alerts.yaml"
+CASES = sorted((ROOT / "tests" / "monitoring").glob("*.yaml"))
 
 
 def promtool(*arguments: str) -> str:
@@ -237,8 +269,8 @@ def promtool(*arguments: str) -> str:
 
 def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(objects(ALL)["PrometheusRule", NAME]["spec"]))
-    shutil.copy(CASES, tmp_path)
-    promtool("test", "rules", str(tmp_path / CASES.name))
+    copies = [str(shutil.copy(file, tmp_path)) for file in CASES]
+    promtool("test", "rules", *copies)
 
 
 def test_panels_show_a_model_whose_service_has_another_name(tmp_path: Path) -> None:
@@ -275,12 +307,13 @@ def test_prometheus_itself_can_read_every_query(tmp_path: Path) -> None:
 
 
 def test_alerts_are_tried_with_series_that_are_exported() -> None:
-    series = {given["series"] for case in yaml.safe_load(CASES.read_text())["tests"] for given in case["input_series"]}
+    cases = [case for file in CASES for case in yaml.safe_load(file.read_text())["tests"]]
+    series = {given["series"] for case in cases for given in case["input_series"]}
     wrong = {f"{one}: {problem}" for one in series for problem in problems(one, exported())}
     assert wrong == set()
 
 
 def test_every_alert_is_made_to_fire() -> None:
     rules = objects(ALL)["PrometheusRule", NAME]["spec"]["groups"]
-    fired = set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
+    fired = set(re.findall(r'alertname="(\w+)"', "".join(file.read_text() for file in CASES)))
     assert fired == {rule["alert"] for group in rules for rule in group["rules"]}

@@ -23,11 +23,10 @@ _OF_SERVERS = frozenset(("service",))
 """What the PodMonitor of models adds."""
 _VALUES = {
     "phase": {*Phase, "Unknown"},
-    "type": {*ConditionType},
     "reason": {*Reason},
     "result": {"ok", "refused", "error", "failed", "allowed", "warned", "skipped", "malformed"},
 }
-_VALUES_OF_CONDITIONS = {"status": {*ConditionStatus}}
+_VALUES_OF_CONDITIONS = {"status": {*ConditionStatus}, "type": {*ConditionType}}
 _CONDITIONS = "llamamodel_operator_model_condition"
 
 
