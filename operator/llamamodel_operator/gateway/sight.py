@@ -19,10 +19,9 @@ from llamamodel_operator.gateway.metrics import GatewayMetrics
 
 __all__ = ["Sight"]
 
-_TELL_SEC = 0.003
+_TELL_SEC = 0.005
 """After which metrics and the access log have a request. Those that end within it are told one after the other, which
-takes two thirds of the time that it takes between other work, and in no client's way that has begun its next request at
-once."""
+takes two thirds of the time that it takes between other work."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +33,7 @@ class Sight:
         self._running: dict[Exchange, asyncio.Task[object]] = {}
         self._stopping = False
         self._untold: list[Exchange] = []
+        self._telling: asyncio.TimerHandle | None = None
         self._access_log = access_log
         self._ids = random.Random()  # noqa: S311  ids are no secrets: they tell requests apart
         self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running.keys())
@@ -54,14 +54,24 @@ class Sight:
         return exchange
 
     def end(self, exchange: Exchange, response: web.StreamResponse | None) -> None:
-        """`response`: None where the client has gone away. Metrics and the access log are told a little later."""
+        """`response`: None where the client has gone away. Metrics and access log are told a little later: while the
+        only client looks at its answer, or when several requests have ended. Streams that end together are often
+        followed by others, which shall not wait for that."""
         del self._running[exchange]
         exchange.end(response)
-        if not self._untold:
-            asyncio.get_running_loop().call_later(_TELL_SEC, self._tell)
         self._untold.append(exchange)
+        if not self._running and not exchange.events:
+            self._tell_in(0)
+        elif self._telling is None:
+            self._tell_in(_TELL_SEC)
+
+    def _tell_in(self, delay_sec: float) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+        self._telling = asyncio.get_running_loop().call_later(delay_sec, self._tell)
 
     def _tell(self) -> None:
+        self._telling = None
         told, self._untold = self._untold, []
         for exchange in told:
             exchange.read_tokens()
