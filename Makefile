@@ -91,7 +91,7 @@ test-unit: ## Pure tests, no cluster
 
 .PHONY: test-servers
 test-servers: servers ## What is known of llama-server, against real ones: flags, arguments, templates, grammars
-	$(RUN) pytest tests/catalogue tests/server $(PYTEST_ARGS)
+	$(RUN) pytest tests/catalogue tests/server --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-api
 test-api: ## The operator against a real API server
