@@ -40,8 +40,9 @@ class _Json(logging.Formatter):
             line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        if fields is not None:
-            line |= fields
+        for name, value in (fields or {}).items():
+            if value is not None:
+                line[name] = value
         return orjson.dumps(line).decode()
 
     def _time(self, created: float) -> str:
