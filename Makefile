@@ -128,7 +128,7 @@ e2e-gateway: images servers ## Of these, the gateway alone: official clients, th
 .PHONY: e2e-install
 e2e-install: images ## What an installation is about, of all tests: chart, rights, GitOps, upgrade, removal, monitoring, quick start
 	@$(CLUSTER) build
-	@$(CLUSTER) build --only gitops-rules
+	@$(CLUSTER) build --only gitops-rules,kube-score
 	$(RUN) pytest tests/chart tests/gitops tests/api/test_chart.py tests/api/test_rights.py tests/api/test_no_drift.py \
 		tests/api/test_argocd_objects.py tests/api/test_examples.py tests/e2e/test_install.py tests/e2e/test_monitoring.py \
 		tests/e2e/test_quick_start.py $(PYTEST_ARGS)
