@@ -17,6 +17,7 @@ from .harness.bench import Bench
 from .harness.cluster import REPOSITORY, Cluster, running_cluster
 from .harness.kube import Kube
 from .harness.operators import Operators
+from .harness.others_crds import OTHERS
 from .harness.process import OperatorProcess
 from .harness.waiting import eventually
 
@@ -74,6 +75,15 @@ def kube(bare_kube: Kube, install_crd: Callable[[], None]) -> Kube:
     """A client of an API server that knows LlamaModels."""
     install_crd()
     return bare_kube
+
+
+@pytest.fixture(scope="session")
+def kinds_of_others(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The API server knows the kinds of other projects that the chart makes objects of."""
+    folder = tmp_path_factory.mktemp("go")
+    files = [part for others in OTHERS for file in others.fetch(folder) for part in ("-f", str(file))]
+    cluster.kubectl("apply", "--server-side", *files)
+    cluster.kubectl("wait", "--for=condition=Established", *files, "--timeout=60s")
 
 
 @pytest.fixture(scope="session")

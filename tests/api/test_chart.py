@@ -12,9 +12,8 @@ from support.chart import NAMESPACE, template
 from support.chart_switches import SWITCHES
 
 from .harness.cluster import Cluster
-from .harness.kube import Kube, RefusedByServerError
+from .harness.kube import Kube
 from .harness.models import a_deployment
-from .harness.others_crds import OTHERS
 
 OF_OTHERS = {
     "Certificate": "webhook-cert-manager",
@@ -34,20 +33,7 @@ def namespaces(kube: Kube) -> None:
     pods would not be let in."""
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     for name in (NAMESPACE, "team-a", "team-b"):
-        try:
-            kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-        except RefusedByServerError as refused:
-            if refused.status != 409:
-                raise
-
-
-@pytest.fixture(scope="module")
-def kinds_of_others(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The API server knows them."""
-    folder = tmp_path_factory.mktemp("go")
-    files = [part for others in OTHERS for file in others.fetch(folder) for part in ("-f", str(file))]
-    cluster.kubectl("apply", "--server-side", *files)
-    cluster.kubectl("wait", "--for=condition=Established", *files, "--timeout=60s")
+        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
 @pytest.mark.parametrize("name", ["defaults", *SWITCHES])

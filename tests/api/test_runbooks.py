@@ -68,6 +68,8 @@ SHOWN = {
     f"-n {NAMESPACE} get lease {NAME} -o yaml": r"holderIdentity: \w+",
     f"-n {NAMESPACE} get secret {NAME}-webhook": r"kubernetes.io/tls",
     f"get validatingwebhookconfiguration {NAME}-webhook": rf"^{NAME}-webhook ",
+    f"-n {NAMESPACE} get certificate": rf"^{NAME}-webhook ",
+    f"-n {NAMESPACE} describe certificate": rf"Secret Name: +{NAME}-webhook$",
     f"{OPERATOR_LOGS}": r'"message":"',
     f"{OPERATOR_LOGS} | grep -i certificate": r"showing a certificate that is valid until",
     f"{OPERATOR_LOGS} | grep 'put .* back'": r"put Deployment back: .*paused",
@@ -88,8 +90,6 @@ SHOWN = {
 """What each command shows, here, as a regular expression."""
 
 NOT_HERE = {
-    f"-n {NAMESPACE} get certificate": "the server doesn't have a resource type",
-    f"-n {NAMESPACE} describe certificate": "the server doesn't have a resource type",
     f"-n {NAMESPACE} top pods": "Metrics API not available",
 }
 """What needs something that this cluster lacks, with what kubectl says to that."""
@@ -207,7 +207,11 @@ def test_what_ends_an_alert_does_what_the_page_says(desk: Desk, kube: Kube) -> N
 
 @pytest.fixture(scope="module")
 def desk(
-    cluster: Cluster, kube: Kube, module_operators: Operators, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster,
+    kube: Kube,
+    kinds_of_others: None,
+    module_operators: Operators,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Desk]:
     folder, logs = tmp_path_factory.mktemp("desk"), tmp_path_factory.mktemp("logs")
     bench = Bench(kube=kube, cluster=cluster, namespace="runbooks")
@@ -254,13 +258,19 @@ def _namespace(kube: Kube, name: str) -> None:
 
 
 def _install(cluster: Cluster) -> list[dict[str, Any]]:
-    """The chart; its webhook reviews nobody's LlamaModels, since other tests share this API server."""
+    """The chart, and the Certificates that it has with cert-manager; its webhook reviews nobody's LlamaModels, since
+    other tests share this API server."""
     nobodys = {"namespaceSelector": {"matchLabels": {"reviewed": "by-nobody"}}}
-    done = template(json.dumps({"crds": {"enabled": False}, "gateway": {"enabled": True}, "webhook": nobodys}))
-    assert done.returncode == 0, done.stderr
-    objects = [doc for doc in yaml.load_all(done.stdout, yaml.CSafeLoader) if doc]
+    objects = _rendered({"crds": {"enabled": False}, "gateway": {"enabled": True}, "webhook": nobodys})
+    objects += [doc for doc in _rendered({"webhook": {"mode": "cert-manager"}}) if doc["kind"] == "Certificate"]
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
     return objects
+
+
+def _rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
+    done = template(json.dumps(values))
+    assert done.returncode == 0, done.stderr
+    return [doc for doc in yaml.load_all(done.stdout, yaml.CSafeLoader) if doc]
 
 
 def _fail(bench: Bench, folder: Path) -> None:
