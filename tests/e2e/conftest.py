@@ -275,6 +275,7 @@ def kube(environment: Environment, request: pytest.FixtureRequest) -> Iterator[K
     """A namespace for the module, with the claim `models`; what the module made in it goes at the end."""
     namespace = request.module.__name__.rpartition(".")[2].replace("_", "-")
     within = environment.kube.within(namespace)
+    eventually(lambda: within.get("namespace", namespace) is None, within=60)  # that of a run before, in a kept cluster
     within("create", "namespace", namespace)
     labels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
     within("label", "namespace", namespace, *labels)
@@ -282,7 +283,7 @@ def kube(environment: Environment, request: pytest.FixtureRequest) -> Iterator[K
     yield within
     within("delete", "llamamodels", "--all", "--wait")
     eventually(lambda: not within.select("pods", "app.kubernetes.io/managed-by=llamamodel-operator"), within=60)
-    within("delete", "namespace", namespace, "--timeout=100s")
+    within("delete", "namespace", namespace, "--wait=false")  # nothing that runs is left, and an empty one takes 10 s
     within("delete", "persistentvolume", f"models-{namespace}", "--wait=false", "--ignore-not-found")
 
 
