@@ -10,7 +10,6 @@ __all__ = ["Cors"]
 
 _REMEMBERED_SEC = 600
 _ANY = "*"
-_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Cors:
@@ -24,7 +23,7 @@ class Cors:
         """Of an answer; none where no page asks, or one that is not allowed."""
         origin = request.headers.get("Origin") if self._origins else None
         if origin is None or not self._origins & {origin, _ANY}:
-            return _NO_HEADERS
+            return {}
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",

@@ -194,15 +194,14 @@ class Forwarder:
         tried: list[str] = []
         said: ApiError | None = None
         waits = False
-        most = self._most_at_a_pod(model)
         while True:
             addresses = [one for one in self._directory.addresses(model) if one not in tried]
             if not addresses:
                 said = said or upstream_died()
                 return Unsent(error=said, tried=frozenset(tried)) if waits else error_response(said)
-            addresses = [one for one in addresses if self._in_flight.get(one, 0) < most]
+            addresses = [one for one in addresses if self._has_place(model, one)]
             if not addresses:
-                return Unsent(error=_all_full(most), tried=frozenset(tried), full=True)
+                return Unsent(error=_all_full(self._most_at_a_pod(model)), tried=frozenset(tried), full=True)
             self._turn += 1
             address, exchange.why = pick(
                 addresses,
@@ -221,7 +220,7 @@ class Forwarder:
                 said = error.said
                 waits = waits or said.code == _LOADING
             finally:
-                self._leave(model, address, most)
+                self._leave(model, address)
             tried.append(address)  # it has not taken the request: another one may
 
     def _most_at_a_pod(self, model: ServedModel) -> int:
@@ -232,14 +231,13 @@ class Forwarder:
     def _has_place(self, model: ServedModel, address: str) -> bool:
         return self._in_flight.get(address, 0) < self._most_at_a_pod(model)
 
-    def _leave(self, model: ServedModel, address: str, most: int) -> None:
-        """A request has ended at a pod, which may have so many; one that waits for a place there is told."""
-        left = self._in_flight[address] - 1
-        if left:
-            self._in_flight[address] = left
-        else:
+    def _leave(self, model: ServedModel, address: str) -> None:
+        """A request has ended at a pod; one that waits for a place there is told."""
+        was_full = not self._has_place(model, address)
+        self._in_flight[address] -= 1
+        if not self._in_flight[address]:
             del self._in_flight[address]
-        if left >= most - 1:
+        if was_full:
             self._waiting_room.freed(model.full_name)
 
     async def _ask(

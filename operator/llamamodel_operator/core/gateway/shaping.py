@@ -36,8 +36,6 @@ _SYSTEM: Mapping[str, str] = {
     "/v1/responses": "instructions",
 }
 """Paths that have a field for the system prompt."""
-_CHECKED = frozenset(("grammar", "json_schema", "response_format", "tools"))
-"""Fields of a request that are looked at before a server sees it."""
 _SYSTEM_ROLES = ("system", "developer")
 
 
@@ -48,8 +46,6 @@ def refusal_of(request: Mapping[str, Any], model: ServedModel) -> ApiError | Non
     and schemas, such as `"a"{3,2}`, which no answer keeps to: its other requests wait in vain. What is larger passes
     unchecked.
     """
-    if not model.grammar and request.keys().isdisjoint(_CHECKED):
-        return None
     if model.grammar and (request.get("tools") or request.get("functions")) and request.get("tool_choice") != "none":
         return tools_with_grammar()
     grammar = request.get("grammar")
