@@ -131,9 +131,11 @@ def install_local_operator(cluster: LocalCluster, *, values: list[str]) -> None:
 
 def install_operator(cluster: Cluster, *, image: str, engine: str, pull_policy: str, values: list[str]) -> None:
     """Installs or upgrades the chart."""
-    by_digest, by_tag = image.partition("@"), image.rpartition(":")
-    named = {"digest": by_digest[2]} if by_digest[1] else {"tag": by_tag[2]}
-    repository = by_digest[0] if by_digest[1] else by_tag[0]
+    repository, at, digest = image.partition("@")
+    named = {"digest": digest}
+    if not at:
+        repository, _, tag = image.rpartition(":")
+        named = {"tag": tag}
     chart_values: dict[str, Any] = {
         "image": {"repository": repository, **named, "pullPolicy": pull_policy},
         "engineImages": {"cpu": engine, "gpu": engine, "byResource": {"nvidia.com/gpu": engine}},

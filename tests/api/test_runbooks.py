@@ -26,7 +26,7 @@ from llamamodel_operator.api.llamamodel import LlamaModel
 from llamamodel_operator.core.inspection import document_of, files_digest, files_of, inspection_key
 from llamamodel_operator.core.objects.facts import build_facts
 from llamamodel_operator.shell.gguf_files import open_gguf
-from support.chart import NAME, NAMESPACE, template
+from support.chart import NAME, NAMESPACE, render
 from support.documentation import blocks
 from support.gguf import layer_tensors, llama_metadata, write_gguf
 
@@ -261,16 +261,10 @@ def _install(cluster: Cluster) -> list[dict[str, Any]]:
     """The chart, and the Certificates that it has with cert-manager; its webhook reviews nobody's LlamaModels, since
     other tests share this API server."""
     nobodys = {"namespaceSelector": {"matchLabels": {"reviewed": "by-nobody"}}}
-    objects = _rendered({"crds": {"enabled": False}, "gateway": {"enabled": True}, "webhook": nobodys})
-    objects += [doc for doc in _rendered({"webhook": {"mode": "cert-manager"}}) if doc["kind"] == "Certificate"]
+    objects = [*render(json.dumps({"gateway": {"enabled": True}, "webhook": nobodys})).all]
+    objects += [doc for doc in render('{"webhook": {"mode": "cert-manager"}}').all if doc["kind"] == "Certificate"]
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
     return objects
-
-
-def _rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
-    done = template(json.dumps(values))
-    assert done.returncode == 0, done.stderr
-    return [doc for doc in yaml.load_all(done.stdout, yaml.CSafeLoader) if doc]
 
 
 def _fail(bench: Bench, folder: Path) -> None:

@@ -130,11 +130,11 @@ class Environment:
     def deploy_operator(self, *values: str) -> None:
         """Installs or upgrades the chart with the given values (KEY=VALUE)."""
         settings = [f"resyncIntervalSec={RESYNC_SEC}", *values]
-        _tool("hack/deploy", "operator", *self.operator_target, *(p for v in settings for p in ("--set", v)))
+        tool("hack/deploy", "operator", *self.operator_target, *(p for v in settings for p in ("--set", v)))
 
     def storage(self, namespace: str) -> None:
         """The claim `models`, with Gemma 3 270M on it."""
-        _tool("hack/deploy", "storage", *self.storage_target, "--namespace", namespace)
+        tool("hack/deploy", "storage", *self.storage_target, "--namespace", namespace)
 
     @property
     def system(self) -> Kube:
@@ -227,9 +227,9 @@ def _own_cluster() -> Iterator[Environment]:
     kept = os.environ.get("E2E_CLUSTER")
     name = kept or f"e2e-{os.getpid() % 100000}"
     try:
-        _tool("hack/cluster", "up", "--name", name)
-        status = json.loads(_tool("hack/cluster", "status", "--name", name, "-o", "json"))
-        names = json.loads(_tool("hack/images", "names", "-o", "json"))
+        tool("hack/cluster", "up", "--name", name)
+        status = json.loads(tool("hack/cluster", "status", "--name", name, "-o", "json"))
+        names = json.loads(tool("hack/images", "names", "-o", "json"))
         yield Environment(
             kube=Kube(kubeconfig=Path(status["kubeconfig"]), bin_dir=Path(status["binDir"])),
             operator_image=names["operator"],
@@ -239,13 +239,13 @@ def _own_cluster() -> Iterator[Environment]:
         )
     finally:
         if not kept:
-            _tool("hack/cluster", "down", "--name", name)
+            tool("hack/cluster", "down", "--name", name)
 
 
 @contextmanager
 def _foreign_cluster() -> Iterator[Environment]:
     settings = foreign.Settings.read()
-    bin_dir = Path(_tool("hack/cluster", "bin-dir").strip())
+    bin_dir = Path(tool("hack/cluster", "bin-dir").strip())
     kube = Kube(kubeconfig=settings.kubeconfig, bin_dir=bin_dir)
     with foreign.borrowed(kube, settings=settings, release=RELEASE, namespace=OPERATOR_NAMESPACE):
         yield Environment(
@@ -386,7 +386,7 @@ def _is_ready(pod: dict[str, Any]) -> bool:
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
-def _tool(*arguments: str) -> str:
+def tool(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False, timeout=3000
     )

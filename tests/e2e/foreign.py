@@ -18,7 +18,7 @@ from localcluster.gpus import FAKE_LABEL, labels_patch, status_patch
 
 from support.kube import Kube, eventually
 
-__all__ = ["FAKE_GPUS", "KUBECONFIG", "Settings", "borrowed", "has_fake_gpus", "is_meant"]
+__all__ = ["CRD", "FAKE_GPUS", "KUBECONFIG", "Settings", "borrowed", "has_fake_gpus", "is_meant"]
 
 KUBECONFIG = "E2E_KUBECONFIG"
 OPERATOR_IMAGE = "E2E_OPERATOR_IMAGE"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from e2e.conftest import tool
 from llamamodel_operator.core.objects.check import PROGRAM
 
 pytestmark = pytest.mark.e2e
@@ -26,14 +26,8 @@ NODES = {"null": 3, "zero": 5, "urandom": 9}
 
 @pytest.fixture(scope="module")
 def archive() -> Iterator[tarfile.TarFile]:
-    built = subprocess.run(
-        [sys.executable, "hack/images", "build", "operator", "-o", "json"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    with tarfile.open(json.loads(built.stdout)[0]["archive"]) as opened:
+    built = json.loads(tool("hack/images", "build", "operator", "-o", "json"))
+    with tarfile.open(built[0]["archive"]) as opened:
         yield opened
 
 

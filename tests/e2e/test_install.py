@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.conftest import GATEWAY, OPERATOR_NAMESPACE, OPERATOR_USER, ROOT, Client, Environment
+from e2e.conftest import GATEWAY, OPERATOR_NAMESPACE, OPERATOR_USER, RELEASE, ROOT, Client, Environment, tool
+from e2e.foreign import CRD
 from e2e.test_serving import POST
 from support.documentation import section
 from support.image_archives import derive
@@ -26,12 +26,10 @@ from support.kube import Kube, condition, eventually, llama_model
 
 pytestmark = pytest.mark.e2e
 
-RELEASE = "llamamodel-operator"
 CHART = ROOT / "charts" / "llamamodel-operator"
 PREVIOUS = ROOT / "tests" / "e2e" / "previous"
 REPOSITORY = "localhost/llamamodel-operator"
 MODEL = ROOT / "examples" / "gemma.yaml"
-CRD = "llamamodels.llamamodel.dev"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 ADMIN = "admin-of-some-namespaces"
 
@@ -127,12 +125,6 @@ def app_version(kube: Kube, chart: Path) -> str:
     """The version of the operator that a chart installs, which is its image's tag."""
     told = Shell(kube=kube)(f"helm show chart {chart}")
     return str(yaml.safe_load(told)["appVersion"])
-
-
-def tool(*arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=3000
-    ).stdout
 
 
 def apply_example(kube: Kube) -> None:

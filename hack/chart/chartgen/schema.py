@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from chartgen.values import Value, ValuesError
+from llamamodel_operator.core.schema_check import WITHOUT_DEFAULT
 
 __all__ = ["complete_schema"]
 
 MODEL_DEFAULTS = "modelDefaults"
-_WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
-"""Fields of a spec for which the operator takes no default (llamamodel_operator.core.schema_check)."""
 
 _NOT_OURS = frozenset({"global"})
 """Keys that Helm itself puts among the values."""
@@ -62,7 +61,7 @@ def _described(schema: Mapping[str, Any], values: list[Value], *, path: tuple[st
 
 def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A part of a spec: nothing of it is required, and what belongs to each LlamaModel is not in it."""
-    fields = {name: part for name, part in spec["properties"].items() if name not in _WITHOUT_DEFAULT}
+    fields = {name: part for name, part in spec["properties"].items() if name not in WITHOUT_DEFAULT}
     return _nullable(_closed({"type": "object", "properties": fields}))
 
 

@@ -64,7 +64,7 @@ def check_schema(raw: Mapping[str, Any]) -> tuple[Finding, ...]:
     return tuple(islice(_object(raw), _MOST_FINDINGS))
 
 
-_WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
+WITHOUT_DEFAULT = frozenset({"apiKeySecretRef", "model", "replicas", "servedModelName", "suspend"})
 """Fields of a spec that belong to each LlamaModel. The command line looks for apiKeySecretRef in it alone."""
 
 
@@ -77,7 +77,7 @@ def check_defaults(spec: object, *, path: str) -> tuple[Finding, ...]:
 
 def defaults_problem(spec: Mapping[str, Any], *, path: str) -> str:
     """What is wrong with the defaults of an operator or a gateway; empty where nothing is."""
-    if own := _WITHOUT_DEFAULT & spec.keys():
+    if own := WITHOUT_DEFAULT & spec.keys():
         return f"{', '.join(sorted(own))}: belongs to each LlamaModel and can have no default"
     return "; ".join(sentence(finding) for finding in check_defaults(spec, path=path))
 
