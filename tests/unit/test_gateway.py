@@ -314,6 +314,19 @@ def test_a_server_that_dies_within_a_stream_is_an_error_in_it() -> None:
     assert json.loads(second.removeprefix("data: "))["error"]["code"] == "upstream_died"
 
 
+@pytest.mark.parametrize("said", [(), ('data: {"a":',)], ids=["nothing", "half an event"])
+def test_a_server_that_dies_before_the_first_event_is_an_error_instead_of_a_stream(said: tuple[str, ...]) -> None:
+    with served(stream(*said, end=False)) as (client, _, _):
+        response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert (response.status_code, error_of(response)["code"]) == (502, "upstream_died")
+
+
+def test_a_stream_that_has_no_events_is_passed_on() -> None:
+    with served(stream()) as (client, _, _):
+        response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert (response.status_code, response.headers["content-type"], response.text) == (200, "text/event-stream", "")
+
+
 @pytest.mark.parametrize("length", ["Transfer-Encoding: chunked", "Content-Length: 200000"])
 def test_an_answer_that_breaks_off_has_no_end(length: str) -> None:
     def say(handler: BaseHTTPRequestHandler, _: bytes) -> None:
@@ -335,7 +348,7 @@ def test_a_bug_of_the_gateway_within_a_stream_is_an_error_in_it(monkeypatch: pyt
     with served(stream("data: {}\n\n")) as (client, _, _):
         said = client.post("/v1/completions", json={**CHAT, "stream": True})
     assert said.status_code == 200
-    assert json.loads(said.text.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert json.loads(said.text.rpartition("data: ")[2])["error"]["type"] == "server_error"
 
 
 def test_a_server_that_says_nothing_in_time_is_a_timeout() -> None:

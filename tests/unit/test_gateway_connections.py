@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ ASKING = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
 MODEL = ServedModel(namespace="a", name="chat", served_name="chat", phase="Ready")
 PATIENCE_SEC = 30
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"
 
 
 @contextmanager
@@ -130,6 +132,29 @@ def test_a_client_that_reads_slowly_gets_all_of_its_stream() -> None:
     assert total == sum(map(len, events))
 
 
+def test_a_client_that_takes_its_time_is_told_the_end_when_the_gateway_stops() -> None:
+    body = b'{"model":"chat","stream":true}'
+    said = bytearray()
+
+    def read_late(connection: socket.socket) -> None:
+        time.sleep(1.5)
+        while piece := connection.recv(1 << 20):
+            said.extend(piece)
+
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with gateway(stream(*["data: " + "x" * 60_000 + "\n\n"] * 500), drain_sec=0.5) as (url, _):
+            connection.connect((url.host, url.port))
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            reader = threading.Thread(target=read_late, args=[connection])
+            reader.start()
+            time.sleep(0.5)
+        reader.join(PATIENCE_SEC)
+    assert said.count(b"gateway_stopping") == 1
+    assert said.count(b"\r\n0\r\n\r\n") == 1
+    assert said.endswith(b"\r\n0\r\n\r\n")
+
+
 # --- many
 
 
@@ -157,6 +182,16 @@ def test_a_request_that_comes_with_the_end_of_one_that_was_refused_early_is_answ
             assert answer_of(said) == 404
             connection.sendall(body + b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answer_of(said) == 200
+
+
+def test_requests_that_come_in_one_piece_are_answered_one_after_the_other() -> None:
+    body = b'{"model":"chat"}'
+    post = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with gateway() as (url, pod), connect(url) as connection, connection.makefile("rb") as said:
+        for _ in range(2):
+            connection.sendall((post + b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n") * 3)
+            assert [answer_of(said) for _ in range(6)] == [200] * 6
+    assert len(pod.asked) == 6
 
 
 @pytest.mark.parametrize("size_bytes", [30_000, 70_000, 100_000, 300_000])
@@ -200,6 +235,7 @@ def test_what_a_client_sends_ahead_is_not_read_while_it_waits_for_an_answer() ->
                 sent += connection.send(whole_of_it[sent : sent + 100_000])
         go.set()
         connection.settimeout(PATIENCE_SEC)
+        connection.sendall((request * 2)[sent:])
         with connection.makefile("rb") as said:
             for _ in range(3):
                 assert said.readline().startswith(b"HTTP/1.1 200")
@@ -230,6 +266,119 @@ def test_heads_that_do_not_end_are_bounded_for_each_and_together(monkeypatch: py
             time.sleep(0.2)
             third.sendall(b"Content-Length: 2\r\n\r\n{}")
             assert third.recv(100).startswith(b"HTTP/1.1 400"), "places are given back"
+
+
+def test_streams_that_are_asked_for_at_once_are_all_answered_also_where_some_clients_go_away() -> None:
+    body = b'{"model":"chat","stream":true}'
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with gateway(stream("data: {}\n\n")) as (url, _):
+        for _ in range(3):
+            clients = [connect(url) for _ in range(30)]
+            for client in clients:
+                client.sendall(request)
+            for client in clients[::3]:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # at once
+                client.close()
+            for client in clients:
+                if client.fileno() >= 0:
+                    with client, client.makefile("rb") as said:
+                        assert said.readline() == b"HTTP/1.1 200 OK\r\n"
+
+
+# --- versions of HTTP, and what is not spoken
+
+
+def test_http_1_0_ends_its_connection_unless_it_asks_for_more() -> None:
+    lists = b"GET /v1/models HTTP/1.0\r\n"
+    with gateway() as (url, _):
+        with connect(url) as connection, connection.makefile("rb") as said:
+            connection.sendall(lists + b"\r\n")
+            assert answer_of(said) == 200
+            assert said.read() == b""
+        with connect(url) as connection, connection.makefile("rb") as said:
+            for _ in range(2):
+                connection.sendall(lists + b"Connection: keep-alive\r\n\r\n")
+                assert answer_of(said) == 200
+
+
+@pytest.mark.parametrize("kept", [b"", b"Connection: keep-alive\r\n"])
+def test_a_stream_by_http_1_0_has_no_chunks_and_ends_with_its_connection(kept: bytes) -> None:
+    body = b'{"model":"chat","stream":true}'
+    head = HEAD.replace(b"1.1", b"1.0") + kept + b"Content-Length: %d\r\n\r\n" % len(body)
+    with gateway(stream("data: {}\n\n", "data: [DONE]\n\n")) as (url, _), connect(url) as connection:
+        connection.sendall(head + body)
+        with connection.makefile("rb") as said:
+            answered, _, events = said.read().partition(b"\r\n\r\n")
+    assert b"chunked" not in answered.lower()
+    assert b"connection: close" in answered.lower()
+    assert events == b"data: {}\n\ndata: [DONE]\n\n"
+
+
+def test_an_answer_to_head_has_no_body() -> None:
+    with gateway() as (url, _), connect(url) as connection, connection.makefile("rb") as said:
+        for _ in range(2):
+            connection.sendall(b"HEAD /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert said.readline().startswith(b"HTTP/1.1 405")
+            while line := said.readline().strip().lower():
+                assert line != b"content-length: 0"
+
+
+def test_a_client_that_offers_http_2_is_answered_in_http_1() -> None:
+    """As Java's own client does with its first request."""
+    body = b'{"model":"chat"}'
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+    with gateway() as (url, pod), connect(url) as connection, connection.makefile("rb") as said:
+        for _ in range(2):
+            connection.sendall(HEAD + offer + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert answer_of(said) == 200
+    assert [asked[2] for asked in pod.asked] == [body] * 2
+    assert not any("upgrade" in asked[1] for asked in pod.asked)
+
+
+def test_who_wants_another_protocol_is_answered_in_http() -> None:
+    offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    models = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n"
+    for sent, statuses in (
+        (models + offer + b"\r\n" + models + b"\r\n", [200, 200]),
+        (models + offer + b"\r\n\x81\x05Hello", [200, 400]),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n\x16\x03\x01", [404, 400]),
+    ):
+        with gateway() as (url, pod), connect(url) as connection, connection.makefile("rb") as said:
+            connection.sendall(sent)
+            assert [answer_of(said) for _ in statuses] == statuses
+        assert pod.asked == []
+
+
+@pytest.mark.parametrize("number", [4_000, 4_096, 4_097, 4_098, 20_000])
+def test_a_body_of_very_many_chunks_is_read_and_so_is_the_request_after_it(number: int) -> None:
+    """aiohttp (3.14.5) stops reading at 4,097 of them for a time."""
+    body = b'{"model":"chat"' + b" " * number + b"}"
+    chunks = [b"1\r\n%c\r\n" % byte for byte in body]
+    begun, rest = b"".join(chunks[:number]), b"".join(chunks[number:]) + b"0\r\n\r\n"
+    plain = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with gateway() as (url, pod), connect(url) as connection, connection.makefile("rb") as said:
+        connection.sendall(CHUNKED + b"\r\n" + begun)
+        time.sleep(0.2)  # so that it stops there
+        connection.sendall(rest)
+        assert answer_of(said) == 200
+        connection.sendall(plain)
+        assert answer_of(said) == 200
+    assert [asked[2] for asked in pod.asked] == [body] * 2
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_is_followed_by_the_next_one(status: int) -> None:
+    def none(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(status)
+        handler.end_headers()
+
+    body = b'{"model":"chat"}'
+    with gateway(none) as (url, _), connect(url) as connection, connection.makefile("rb") as said:
+        for _ in range(2):
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert said.readline().startswith(b"HTTP/1.1 %d " % status)
+            while line := said.readline().strip().lower():
+                assert not line.startswith((b"content-length", b"transfer-encoding"))
 
 
 # --- what is no HTTP
@@ -268,9 +417,6 @@ def next_error(said: BinaryIO) -> tuple[int, str]:
         name, _, value = line.partition(b":")
         length = int(value) if name.lower() == b"content-length" else length
     return status, json.loads(said.read(length))["error"]["code"]
-
-
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"
 
 
 @pytest.mark.parametrize("bad", [b"zz\r\n{}\r\n", b"2\r\n{}}\r\n"], ids=["size", "end"])

@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.streams import EMPTY_PAYLOAD
 from prometheus_client import CollectorRegistry
 
 from llamamodel_operator.core.gateway.routes import ServedModel, build_routes
 from llamamodel_operator.gateway.access_log import write_access
+from llamamodel_operator.gateway.connections import ConnectionLimits, Connections
 from llamamodel_operator.gateway.exchange import Exchange
+from llamamodel_operator.gateway.messages import Request, StreamedResponse
 from llamamodel_operator.gateway.sight import Sight
 from support.gateway import CHAT, GEMMA, GivenDirectory, raw, served, stream, whole
 
@@ -431,8 +432,10 @@ def test_a_model_of_the_same_name_elsewhere_has_series_of_its_own() -> None:
 
 async def test_an_answer_that_has_begun_ends_its_connection_too() -> None:
     sight = Sight(registry=CollectorRegistry(), directory=GivenDirectory([GEMMA], {}), access_log=False)
-    exchange, response = sight.begin(make_mocked_request("POST", "/v1/completions")), web.StreamResponse()
+    limits, unused = ConnectionLimits(), cast(Any, None)
+    request = Request(Connections(unused, unreadable=unused, limits=limits)(), None, EMPTY_PAYLOAD)
+    exchange, response = sight.begin(request), StreamedResponse(request)
     exchange.begin(response, events=True)
     sight.stop()
-    assert response.keep_alive is False
+    assert response.closes
     sight.end(exchange, response)

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from aiohttp import web
-
 from llamamodel_operator.core.gateway.errors import ApiError, invalid_api_key, rate_limited
 from llamamodel_operator.core.gateway.keys import Key, KeyEntry, KeyRing, presented_key, read_keys, visible_to
 from llamamodel_operator.core.gateway.limits import TokenBucket, WrongKeys
 from llamamodel_operator.core.gateway.routes import Routes
+from llamamodel_operator.gateway.messages import Request
 from llamamodel_operator.shell.mounted import LOOK_SEC, Mounted
 
 __all__ = ["Access", "MountedKeys", "Visitor"]
@@ -124,7 +123,7 @@ class Access:
         self._uses: dict[str, _Use] = {}
         self._anybody = _Use()
 
-    def entered(self, request: web.BaseRequest, routes: Routes) -> _Visit:
+    def entered(self, request: Request, routes: Routes) -> _Visit:
         """Who it is, counted until left, or why it may not come in.
 
         Args:
@@ -133,7 +132,7 @@ class Access:
         visitor, use = self._admit(request, routes)
         return _Visit(visitor, () if isinstance(visitor, ApiError) else (self._all, use))
 
-    def _admit(self, request: web.BaseRequest, routes: Routes) -> tuple[Visitor | ApiError, _Use]:
+    def _admit(self, request: Request, routes: Routes) -> tuple[Visitor | ApiError, _Use]:
         if self._all.in_flight >= self._max_in_flight:
             what = f"this gateway works on {self._max_in_flight}, which is its limit"
             return rate_limited(what, retry_after_sec=_FULL_RETRY_SEC), self._anybody
@@ -146,7 +145,7 @@ class Access:
         refused = self._limited(key.entry, use)
         return refused or Visitor(key=key.name, routes=use.routes(key.entry, routes)), use
 
-    def _who(self, request: web.BaseRequest, ring: KeyRing) -> Key | ApiError:
+    def _who(self, request: Request, ring: KeyRing) -> Key | ApiError:
         presented = presented_key(request.headers)
         if presented is None:
             return invalid_api_key()

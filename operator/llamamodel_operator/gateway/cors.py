@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from aiohttp import web
+from llamamodel_operator.gateway.messages import Request, Response
 
 __all__ = ["Cors"]
 
@@ -19,7 +19,7 @@ class Cors:
         """`origins`: such as `https://chat.example.com`; `*` is all."""
         self._origins = frozenset(origins)
 
-    def headers(self, request: web.BaseRequest) -> Mapping[str, str]:
+    def headers(self, request: Request) -> Mapping[str, str]:
         """Of an answer; none where no page asks, or one that is not allowed."""
         origin = request.headers.get("Origin") if self._origins else None
         if origin is None or not self._origins & {origin, _ANY}:
@@ -30,7 +30,7 @@ class Cors:
             "Vary": "Origin",
         }
 
-    def preflight(self, request: web.BaseRequest) -> web.Response | None:
+    def preflight(self, request: Request) -> Response | None:
         """The answer to a browser's question whether a page may ask; None where it is none, or the page may not."""
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
             return None
@@ -40,4 +40,4 @@ class Cors:
         more = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": str(_REMEMBERED_SEC)}
         if asked := request.headers.get("Access-Control-Request-Headers"):
             more["Access-Control-Allow-Headers"] = asked
-        return web.Response(status=204, headers={**headers, **more})
+        return Response(status=204, headers={**headers, **more})

@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 
-from aiohttp import web
-
 from llamamodel_operator.core.gateway.errors import ApiError
 from llamamodel_operator.core.gateway.routes import ServedModel
 from llamamodel_operator.core.gateway.tracing import REQUEST_ID
 from llamamodel_operator.core.gateway.usage import HEAD_BYTES, TAIL_BYTES, Tokens, tokens_of
+from llamamodel_operator.gateway.messages import Response, StreamedResponse
 
-__all__ = ["ERROR", "Exchange"]
+__all__ = ["Exchange"]
 
 _GONE = 499
 """As status, where the client went away before it had one; nginx's number for it."""
@@ -68,7 +67,7 @@ class Exchange:
     status: int = 0
     events: bool = False
     answer_headers: Mapping[str, str] = _NONE
-    begun: web.StreamResponse | None = None
+    begun: StreamedResponse | None = None
     received: float = 0.0
     first_piece: float = 0.0
     last_piece: float = 0.0
@@ -101,17 +100,17 @@ class Exchange:
         self.trace_id = trace_id
         self.closing = closing
 
-    def begin(self, response: web.StreamResponse, *, events: bool) -> None:
+    def begin(self, response: StreamedResponse, *, events: bool) -> None:
         """An answer that is passed on piece by piece; its headers are about to be sent."""
         self.begun, self.events = response, events
         self.stamp(response)
 
-    def stamp(self, response: web.StreamResponse) -> None:
+    def stamp(self, response: Response | StreamedResponse) -> None:
         """Puts into the headers of an answer what all answers have."""
         response.headers[REQUEST_ID] = self.request_id
         response.headers["Server"] = _SERVER
         if self.closing:
-            response.force_close()
+            response.closes = True
 
     def passed(self, piece: bytes) -> None:
         """A piece of the answer, or all of it, goes to the client."""
@@ -124,14 +123,14 @@ class Exchange:
         self.bytes_out += len(piece)
         self._tail.append(piece[-TAIL_BYTES:])
 
-    def end(self, response: web.StreamResponse | None) -> None:
+    def end(self, response: Response | StreamedResponse | None) -> None:
         """Nothing more happens. `response`: that was given; None where the client has gone away."""
         self.ended = monotonic()
         begun, self.begun = self.begun, None  # it knows its request, which knows this: nobody could free them at once
         if response is not None:
             self.status = response.status
-            self.error = self.error or response.get(ERROR)
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+            self.error = self.error or response.error
+            if isinstance(response, Response):
                 self.bytes_out = len(response.body)
         else:
             self.gone = True
@@ -147,7 +146,3 @@ class Exchange:
     def retries(self) -> int:
         """How often it was sent again."""
         return max(0, self.tries - 1)
-
-
-ERROR = web.ResponseKey("error", ApiError)
-"""Of an answer that is one."""

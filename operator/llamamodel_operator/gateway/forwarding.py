@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from aiohttp import web
 
 from llamamodel_operator.api.spec import Task
 from llamamodel_operator.core.gateway.errors import (
@@ -33,7 +32,8 @@ from llamamodel_operator.core.gateway.waits import WAIT_HEADER, WaitLimits
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.loads import LoadReader
-from llamamodel_operator.gateway.replies import EarlyStream, break_off, error_response
+from llamamodel_operator.gateway.messages import BODILESS, Request, Response, StreamedResponse
+from llamamodel_operator.gateway.replies import EarlyStream, error_response
 from llamamodel_operator.gateway.upstream import Answer, NoConnectionError, UpstreamDiedError, UpstreamSession
 from llamamodel_operator.gateway.waiting import Unsent, Wait, WaitingRoom
 from llamamodel_operator.shell.pod_keys import PodKey, key_header, no_pod_key
@@ -136,8 +136,8 @@ class Forwarder:
         await self._loads.end()
 
     async def answer(
-        self, request: web.BaseRequest, exchange: Exchange, body: bytes, *, routes: Routes
-    ) -> web.StreamResponse:
+        self, request: Request, exchange: Exchange, body: bytes, *, routes: Routes
+    ) -> Response | StreamedResponse:
         """The answer to a POST; has been sent where it is a stream.
 
         Args:
@@ -172,13 +172,13 @@ class Forwarder:
 
     async def _forward(
         self,
-        request: web.BaseRequest,
+        request: Request,
         exchange: Exchange,
         body: bytes,
         document: Mapping[str, Any],
         target: Target,
         stream: EarlyStream,
-    ) -> web.StreamResponse | Unsent:
+    ) -> Response | StreamedResponse | Unsent:
         """The answer of one of the model's pods, in the stream that may have begun."""
         exchange.model = model = target.model  # after a wait it may be another than was asked for
         if not self._directory.addresses(model):
@@ -242,12 +242,12 @@ class Forwarder:
 
     async def _ask(
         self,
-        request: web.BaseRequest,
+        request: Request,
         body: bytes,
         address: str,
         exchange: Exchange,
-        begun: web.StreamResponse | None,
-    ) -> web.StreamResponse:
+        begun: StreamedResponse | None,
+    ) -> Response | StreamedResponse:
         """The answer of one pod. Raises NoConnectionError and _NotTakenError, where it has not taken the request."""
         ends_here = _ends_here(request)
         headers = [header for header in request.raw_headers if header[0].lower() not in ends_here]
@@ -278,13 +278,14 @@ class Forwarder:
             return await self._pass_on(request, upstream, exchange, begun)
 
     async def _pass_on(
-        self, request: web.BaseRequest, upstream: Answer, exchange: Exchange, begun: web.StreamResponse | None
-    ) -> web.StreamResponse:
+        self, request: Request, upstream: Answer, exchange: Exchange, begun: StreamedResponse | None
+    ) -> Response | StreamedResponse:
         """The answer, piece by piece. What has begun can end with an error in its stream alone."""
         events = upstream.headers.get("content-type", "").startswith("text/event-stream")
         passed_back = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
         headers = {**exchange.answer_headers, **passed_back}
-        if not events and (begun is not None or (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES):
+        short = upstream.status in BODILESS or (upstream.length or _AT_ONCE_BYTES) < _AT_ONCE_BYTES
+        if not events and (short or begun is not None):
             # One write, not three; what broke off is an error that can still be told.
             pieces: list[bytes] = []
             try:
@@ -294,31 +295,31 @@ class Forwarder:
                 return error_response(broken.error)
             whole = b"".join(pieces)
             exchange.passed(whole)
-            return web.Response(status=upstream.status, body=whole, headers=headers)
-        response = web.StreamResponse(status=upstream.status, headers=headers) if begun is None else begun
-        if upstream.length is not None and not events:
-            response.content_length = upstream.length
-        if begun is None:
-            exchange.begin(response, events=events)
-        await response.prepare(request)
-        checked = _Events(exchange) if events else None
+            return Response(status=upstream.status, body=whole, headers=headers)
+        response, checked = begun, _Events(exchange) if events else None
         try:
             while piece := await self._piece(upstream):
-                if checked is not None:
-                    piece = checked.after(piece)
-                if piece:
-                    exchange.passed(piece)
-                    await response.write(piece)
-            if checked is not None and (rest := checked.rest()):
-                exchange.passed(rest)
-                await response.write(rest)
+                if checked is not None and not (piece := checked.after(piece)):
+                    continue
+                if response is None:
+                    response = _begun(request, upstream, exchange, headers, events=events)
+                await response.write(piece)
+                exchange.passed(piece)
+            rest = b"" if checked is None else checked.rest()
         except _BrokenOffError as broken:
+            if response is None:
+                return error_response(broken.error)
             exchange.error = broken.error
             if not events:
-                break_off(request)
+                request.connection.break_off()
                 return response
-            await response.write(broken.error.event(path=exchange.path))
-        await response.write_eof()
+            await response.end(broken.error.event(path=exchange.path))
+            return response
+        if response is None:
+            response = _begun(request, upstream, exchange, headers, events=events)
+        await response.end(rest)
+        if rest:
+            exchange.passed(rest)
         return response
 
     async def _piece(self, upstream: Answer) -> bytes:
@@ -331,12 +332,21 @@ class Forwarder:
             raise _BrokenOffError(upstream_died()) from None
 
 
+def _begun(
+    request: Request, upstream: Answer, exchange: Exchange, headers: Mapping[str, str], *, events: bool
+) -> StreamedResponse:
+    length = None if events else upstream.length
+    response = StreamedResponse(request, status=upstream.status, headers=headers, length=length)
+    exchange.begin(response, events=events)
+    return response
+
+
 def _asked(exchange: Exchange) -> Asked:
     task = Task(exchange.model.task) if exchange.model else Task.GENERATE
     return Asked(path=exchange.path, task=task, retry_after_sec=_BUSY_RETRY_SEC)
 
 
-def _ends_here(request: web.BaseRequest) -> frozenset[bytes]:
+def _ends_here(request: Request) -> frozenset[bytes]:
     """Headers that are not passed on, with those that the client has for this connection alone (RFC 9110, 7.6.1)."""
     named = request.headers.get("Connection")
     if named is None or named.lower() in _NAMES_NO_HEADER:

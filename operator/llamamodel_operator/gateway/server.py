@@ -14,7 +14,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from llamamodel_operator.core.gateway.errors import (
     INVALID_REQUEST,
@@ -34,7 +34,8 @@ from llamamodel_operator.gateway.cors import Cors
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import Exchange
 from llamamodel_operator.gateway.forwarding import TASKS, Forwarder
-from llamamodel_operator.gateway.replies import break_off, error_response, in_form_of
+from llamamodel_operator.gateway.messages import Request, Response, StreamedResponse
+from llamamodel_operator.gateway.replies import error_response, in_form_of
 from llamamodel_operator.gateway.sight import Sight
 from llamamodel_operator.gateway.tls_listener import TlsListener
 from llamamodel_operator.shell.tls import ServingTls
@@ -44,6 +45,7 @@ __all__ = ["serve_gateway"]
 _READ_SEC = 60.0
 """For a body to arrive: clients that send a byte now and then hold nothing for ever."""
 _FULL_RETRY_SEC = 2
+_BACKLOG = 128
 _LAST_WORDS_SEC = 5.0
 """For clients to take the end of an answer that is cut off."""
 _MODELS = "/v1/models"
@@ -84,24 +86,23 @@ async def serve_gateway(
         cors=cors,
     )
     connections = Connections(server.answer, unreadable=server.unreadable, limits=limits)
-    runner = web.ServerRunner(connections, shutdown_timeout=_LAST_WORDS_SEC)
-    await runner.setup()
-    listening: web.TCPSite | TlsListener | None = None
+    listening: asyncio.Server | TlsListener | None = None
     try:
         if tls is None:
-            listening = web.TCPSite(runner, host, port)
-            await listening.start()
-            bound: int = runner.addresses[0][1]
+            listening = await asyncio.get_running_loop().create_server(connections, host, port, backlog=_BACKLOG)
+            bound: int = listening.sockets[0].getsockname()[1]
         else:
             listening = TlsListener(connections, host=host, port=port, context=tls.context)
             bound = listening.port
         _log.info("serving models on port %d", bound)
         yield bound
     finally:
-        if listening is not None:
+        if isinstance(listening, TlsListener):
             await listening.stop()
+        elif listening is not None:
+            listening.close()
         await sight.drain(timeout_sec=drain_sec)
-        await runner.cleanup()
+        await connections.close(timeout_sec=_LAST_WORDS_SEC)
         sight.close()
         await forwarder.end()
 
@@ -126,9 +127,9 @@ class _Server:
         self._access = access
         self._cors = cors
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: Request) -> Response | StreamedResponse:
         exchange = self._sight.begin(request)
-        response: web.StreamResponse | None = None
+        response: Response | StreamedResponse | None = None
         exchange.answer_headers = self._cors.headers(request)
         try:
             try:
@@ -138,7 +139,7 @@ class _Server:
                     raise  # the client is gone
                 cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
                 response = await _ended(request, exchange, gateway_stopping())
-            if not response.prepared:
+            if not (isinstance(response, StreamedResponse) and response.begun):
                 response.headers.update(exchange.answer_headers)
                 exchange.stamp(response)
                 in_form_of(exchange.path, response)
@@ -146,17 +147,17 @@ class _Server:
         finally:
             self._sight.end(exchange, response)
 
-    def unreadable(self, request: web.BaseRequest, error: ApiError) -> web.StreamResponse:
+    def unreadable(self, request: Request, error: ApiError) -> Response:
         """The answer to what is no HTTP; the connection ends with it."""
         exchange = self._sight.begin(request)
         exchange.method = exchange.path = ""  # nobody knows what was meant
         response = error_response(error)
         exchange.stamp(response)
-        response.force_close()
+        response.closes = True
         self._sight.end(exchange, response)
         return response
 
-    async def _admitted(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+    async def _admitted(self, request: Request, exchange: Exchange) -> Response | StreamedResponse:
         try:
             with self._access.entered(request, self._directory.routes) as visitor:
                 if isinstance(visitor, ApiError):
@@ -174,7 +175,7 @@ class _Server:
             said = ApiError(status=500, message="A bug of the gateway: its log says more.", type=SERVER_ERROR)
             return await _ended(request, exchange, said)
 
-    async def _answer(self, request: web.BaseRequest, exchange: Exchange, routes: Routes) -> web.StreamResponse:
+    async def _answer(self, request: Request, exchange: Exchange, routes: Routes) -> Response | StreamedResponse:
         path = exchange.path
         if request.method == "GET":
             if path == _MODELS:
@@ -187,7 +188,7 @@ class _Server:
                 exchange.received = monotonic()
                 if isinstance(body, ApiError):
                     response = error_response(body)
-                    response.force_close()  # the rest of the body may still be on its way
+                    response.closes = True  # the rest of the body may still be on its way
                     return response
                 return await self._forwarder.answer(request, exchange, body, routes=routes)
         known = path in TASKS or path == _MODELS
@@ -201,16 +202,16 @@ class _Server:
             )
         )
 
-    async def _body(self, request: web.BaseRequest, part: Part) -> bytes | ApiError:
+    async def _body(self, request: Request, part: Part) -> bytes | ApiError:
         limit = self._body_limit_bytes
-        if (request.content_length or 0) > limit:
-            return body_too_large(limit_bytes=limit)
         if request.content.is_eof():  # all of it came with the headers, as most do: no timer
             whole = request.content.read_nowait()
             return _too_much(len(whole), whole, part, limit) or whole
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+        if int(request.headers.get("Content-Length", 0)) > limit:
+            return body_too_large(limit_bytes=limit)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.http11:
             # curl sends large bodies only then, or after a second (RFC 9110, 10.1.1).
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await request.connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = bytearray()
         try:
             async with asyncio.timeout(_READ_SEC):
@@ -226,7 +227,7 @@ class _Server:
             return malformed_http("its body is not encoded as its headers say")
         return bytes(body)
 
-    def _model(self, name: str, routes: Routes) -> web.Response:
+    def _model(self, name: str, routes: Routes) -> Response:
         target = routes.find(name)
         if target is None:
             return error_response(
@@ -252,17 +253,19 @@ class _Server:
         }
 
 
-async def _ended(request: web.BaseRequest, exchange: Exchange, error: ApiError) -> web.StreamResponse:
+async def _ended(request: Request, exchange: Exchange, error: ApiError) -> Response | StreamedResponse:
     """The end of an answer that comes no further, begun or not."""
-    exchange.error, response = error, exchange.begun
-    if response is None or not response.prepared:
+    response = exchange.begun
+    if response is not None and response.ended:
+        return response  # but for the client, which has not taken all of it
+    exchange.error = error
+    if response is None or not response.begun:
         return error_response(error)
     if not exchange.events:
-        break_off(request)
+        request.connection.break_off()
         return response
-    await response.write(error.event(path=exchange.path))
-    response.force_close()
-    await response.write_eof()
+    response.closes = True
+    await response.end(error.event(path=exchange.path))
     return response
 
 
@@ -277,8 +280,8 @@ def _too_much(length: int, piece: bytes, part: Part, limit: int) -> ApiError | N
     return None
 
 
-def _json(document: object) -> web.Response:
-    return web.Response(body=orjson.dumps(document), content_type="application/json")
+def _json(document: object) -> Response:
+    return Response(body=orjson.dumps(document), content_type="application/json")
 
 
 def _seconds(time: str) -> int:

@@ -7,7 +7,6 @@ import logging
 import random
 from typing import cast
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from llamamodel_operator.core.gateway.targets import origin_form
@@ -15,6 +14,7 @@ from llamamodel_operator.core.gateway.tracing import REQUEST_ID, given_request_i
 from llamamodel_operator.gateway.access_log import write_access
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import Exchange
+from llamamodel_operator.gateway.messages import Request, Response, StreamedResponse
 from llamamodel_operator.gateway.metrics import GatewayMetrics
 
 __all__ = ["Sight"]
@@ -22,6 +22,9 @@ __all__ = ["Sight"]
 _TELL_SEC = 0.005
 """After which metrics and the access log have a request. Those that end within it are told one after the other, which
 takes two thirds of the time that it takes between other work."""
+
+_LOOK_SEC = 0.05
+"""How often it is looked whether the last request has ended: its connection may go on."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +41,13 @@ class Sight:
         self._ids = random.Random()  # noqa: S311  ids are no secrets: they tell requests apart
         self._metrics = GatewayMetrics(registry=registry, directory=directory, running=self._running.keys())
 
-    def begin(self, request: web.BaseRequest) -> Exchange:
+    def begin(self, request: Request) -> Exchange:
         """The record of a request; `end` must be called for it."""
-        target = origin_form(request.raw_path)
+        target = origin_form(request.target)
         exchange = Exchange(
             request_id=given_request_id(request.headers.get(REQUEST_ID)) or f"{self._ids.getrandbits(128):032x}",
             trace_id=trace_id(request.headers.get("traceparent")),
-            client=request.remote or "",
+            client=request.remote,
             method=request.method,
             target=target,
             path=target.partition("?")[0],
@@ -53,7 +56,7 @@ class Sight:
         self._running[exchange] = cast("asyncio.Task[object]", asyncio.current_task())
         return exchange
 
-    def end(self, exchange: Exchange, response: web.StreamResponse | None) -> None:
+    def end(self, exchange: Exchange, response: Response | StreamedResponse | None) -> None:
         """`response`: None where the client has gone away. Metrics and access log are told a little later: while the
         only client looks at its answer, or when several requests have ended. Streams that end together are often
         followed by others, which shall not wait for that."""
@@ -91,7 +94,7 @@ class Sight:
         for exchange in self._running:
             exchange.closing = True
             if exchange.begun is not None:  # too late for its headers
-                exchange.begun.force_close()
+                exchange.begun.closes = True
         _log.info("stopping; %d requests are running", len(self._running))
 
     async def drain(self, *, timeout_sec: float) -> None:
@@ -100,7 +103,7 @@ class Sight:
         try:
             async with asyncio.timeout(timeout_sec):
                 while self._running:
-                    await asyncio.wait(set(self._running.values()))
+                    await asyncio.wait(set(self._running.values()), timeout=_LOOK_SEC)
         except TimeoutError:
             _log.warning("%d requests have not ended within %g s and are cut off", len(self._running), timeout_sec)
             for exchange, task in self._running.items():

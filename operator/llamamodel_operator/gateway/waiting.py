@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
-from aiohttp import web
-
 from llamamodel_operator.core.gateway.errors import INVALID_REQUEST, ApiError, model_not_found, rate_limited
 from llamamodel_operator.core.gateway.routes import ServedModel, Target
 from llamamodel_operator.core.gateway.waits import (
@@ -26,6 +24,7 @@ from llamamodel_operator.core.gateway.waits import (
 )
 from llamamodel_operator.gateway.directory import Directory
 from llamamodel_operator.gateway.exchange import Exchange
+from llamamodel_operator.gateway.messages import Request
 from llamamodel_operator.gateway.replies import EarlyStream
 
 __all__ = ["Unsent", "Wait", "WaitingRoom"]
@@ -83,7 +82,7 @@ class WaitingRoom:
         self._freed: dict[str, asyncio.Event] = {}
 
     async def wait(
-        self, request: web.BaseRequest, exchange: Exchange, target: Target, wait: Wait, unsent: Unsent
+        self, request: Request, exchange: Exchange, target: Target, wait: Wait, unsent: Unsent
     ) -> Target | ApiError:
         """The same model and adapter as they are once a pod may take the request, or why none will. Who comes back has
         what is left of its time, and has not to be let in again. Places at pods are waited for by those who have waited
