@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
-from multidict import CIMultiDict
 
 from llamamodel_operator.core.gateway.errors import ApiError
 
@@ -35,6 +34,7 @@ class Request:
         target: path and query, or what else there is, as the client wrote it; empty where it could not be read.
         headers: whatever the case of their names.
         raw_headers: as they were written.
+        http11: it is written in HTTP/1.1, or a later version, rather than 1.0.
         content: its body, unpacked, as far as it has come.
         closes: the connection ends with its answer.
     """
@@ -47,7 +47,7 @@ class Request:
         self.content = content
         if message is None:
             self.method = self.target = ""
-            self.headers: Mapping[str, str] = CIMultiDict()
+            self.headers: Mapping[str, str] = _NO_HEADERS
             self.raw_headers: tuple[tuple[bytes, bytes], ...] = ()
             self.http11 = self.closes = True
         else:
