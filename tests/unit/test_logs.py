@@ -56,7 +56,7 @@ def test_a_json_line_has_time_level_logger_model_and_message() -> None:
 
 def test_fields_of_a_line_stand_in_the_place_of_its_message() -> None:
     configure_logging(log_format="json", level="info", stream=(stream := io.StringIO()))
-    log().info("status=200", extra={"fields": {"status": 200}})
+    log().info("status=200", extra={"fields": {"status": 200, "key": None}})
     line = json_line(stream)
     assert line.pop("time").endswith("+00:00")
     assert line == {"level": "info", "logger": "shell.reconciler", "status": 200}

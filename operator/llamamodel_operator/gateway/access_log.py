@@ -48,43 +48,31 @@ class _Line:
 
 def _fields(exchange: Exchange) -> dict[str, Any]:
     """Those that say something, and always the outcome and how long it took."""
-    fields: dict[str, Any] = {"request_id": exchange.request_id}
-    if exchange.trace_id:
-        fields["trace_id"] = exchange.trace_id
-    if exchange.client:
-        fields["client"] = exchange.client
-    if exchange.key:
-        fields["key"] = exchange.key
-    if exchange.path:
-        fields |= {"method": exchange.method, "path": _path(exchange.path)}
-    if exchange.model is not None:
-        fields["model"] = exchange.model.full_name
-    if exchange.adapter:
-        fields["adapter"] = exchange.adapter
-    if exchange.pod:
-        fields |= {"pod": exchange.pod, "why": exchange.why}
-    fields["status"] = exchange.status
-    if exchange.gone:
-        fields["code"] = "client_gone"
-    elif exchange.error is not None and exchange.error.code is not None:
-        fields["code"] = exchange.error.code
-    fields["stream"] = exchange.events
-    if exchange.pieces:
-        fields["first_sec"] = round(exchange.first_piece - exchange.received, 4)
-    fields["seconds"] = round(exchange.ended - exchange.started, 4)
-    tokens = exchange.tokens
-    if tokens.prompt is not None:
-        fields["prompt_tokens"] = tokens.prompt
-    if tokens.cached is not None:
-        fields["cached_tokens"] = tokens.cached
-    if tokens.completion is not None:
-        fields["completion_tokens"] = tokens.completion
-    fields["bytes"] = exchange.bytes_out
-    if exchange.retries:
-        fields["retries"] = exchange.retries
-    if exchange.waited_sec:
-        fields["waited_sec"] = round(exchange.waited_sec, 3)
-    return fields
+    tokens, error = exchange.tokens, exchange.error
+    fields = {
+        "request_id": exchange.request_id,
+        "trace_id": exchange.trace_id or None,
+        "client": exchange.client or None,
+        "key": exchange.key or None,
+        "method": exchange.method or None,
+        "path": _path(exchange.path) or None,
+        "model": exchange.model.full_name if exchange.model else None,
+        "adapter": exchange.adapter or None,
+        "pod": exchange.pod or None,
+        "why": exchange.why or None,
+        "status": exchange.status,
+        "code": "client_gone" if exchange.gone else error.code if error else None,
+        "stream": exchange.events,
+        "first_sec": round(exchange.first_piece - exchange.received, 4) if exchange.pieces else None,
+        "seconds": round(exchange.ended - exchange.started, 4),
+        "prompt_tokens": tokens.prompt,
+        "cached_tokens": tokens.cached,
+        "completion_tokens": tokens.completion,
+        "bytes": exchange.bytes_out,
+        "retries": exchange.retries or None,
+        "waited_sec": round(exchange.waited_sec, 3) or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _path(path: str) -> str:

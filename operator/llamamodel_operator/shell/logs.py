@@ -38,10 +38,11 @@ class _Json(logging.Formatter):
             line["model"] = model
         if (fields := getattr(record, "fields", None)) is None:
             line["message"] = record.getMessage()
-        else:
-            line |= fields
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        for name, value in (fields or {}).items():
+            if value is not None:
+                line[name] = value
         return orjson.dumps(line).decode()
 
     def _time(self, created: float) -> str:
