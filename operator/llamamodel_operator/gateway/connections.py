@@ -1,8 +1,8 @@
 """The connections of clients: how many, how long one may take over its headers and over its answers, and what one is
 told that does not speak HTTP.
 
-aiohttp's parser reads (llhttp, unpacking, limits, flow control); what its server does besides costs more than all that
-the gateway itself does with a request (`docs/adr/0026-connections-of-the-gateway.md`).
+aiohttp's parser reads (llhttp, unpacking, limits, flow control); what its server does besides took a quarter of the
+gateway's CPU (`docs/adr/0026-connections-of-the-gateway.md`).
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ class Connection(BaseProtocol):
         """Reads nothing more, and closes it, if need be after the answer that is being given."""
         self._closing = True
         self._messages.clear()
-        if self._task is None and self.transport is not None:
-            self.transport.close()
+        if self._task is None:
+            self.break_off()
 
     def abort(self) -> None:
         """Closes it, whatever was still to be written."""
@@ -253,8 +253,7 @@ class Connection(BaseProtocol):
                 self._wait_for_request()
             else:
                 self._closing = True
-                if self.transport is not None:
-                    self.transport.close()
+                self.break_off()
 
     async def _answer(self, request: Request | ApiError) -> bool:
         """Whether the connection goes on after it."""
@@ -402,9 +401,9 @@ class Connection(BaseProtocol):
 
     def _look_at_clock(self) -> None:
         self._idle_timer = None
-        if self._idle_until is None or self.transport is None:
+        if self._idle_until is None:
             return
         if self._loop.time() < self._idle_until:
             self._idle_timer = self._loop.call_at(self._idle_until, self._look_at_clock)
         else:
-            self.transport.close()
+            self.break_off()
